@@ -1,0 +1,109 @@
+# Post-Training, Hands On. `make help` lists the commands.
+
+# What you may set, on the command line or in the environment:
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+PORT ?= 8000
+NANOGPT ?=
+CORPUS ?=
+LOCKFLAGS ?=
+
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV = uv==0.13.8
+RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
+	HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
+
+.PHONY: help book test serve bench lock install clean distclean
+
+help:
+	@echo 'make book       run every chapter and write the site to _build/html'
+	@echo 'make test       run the linters, the type checker and the tests'
+	@echo 'make serve      show the built site at http://127.0.0.1:$(PORT) (PORT=8000)'
+	@echo 'make bench      run the comparisons in code/benchmarks'
+	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
+	@echo 'make lock       make requirements.lock again from requirements.in'
+	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
+	@echo 'make install    only make .venv and install everything into it'
+	@echo '                  (PYTHON=python3.12 and TORCH=torch==2.13.0 choose what goes in)'
+	@echo 'make clean      remove _build; make distclean also removes .venv'
+
+book: $(STAMP)
+	@$(RUN_ENV) jupyter-book build . --all -n -W --keep-going
+	@echo 'The site is ready: _build/html/index.html (make serve shows it)'
+
+test: $(STAMP)
+	@set -e; PATH="$$(pwd)/$(BIN):$$PATH"; \
+	echo '== ruff';         ruff check --quiet .; ruff format --check --quiet .; \
+	echo '== mypy';         mypy; \
+	echo '== import-linter'; lint-imports --no-logo --cache-dir _build/.import_linter_cache; \
+	echo '== pydoclint';    pydoclint code/posttrain; \
+	echo '== codespell';    codespell; \
+	echo '== pytest';       $(RUN_ENV) pytest
+
+serve:
+	@test -f _build/html/index.html || { echo 'No site yet: run make book first.' >&2; exit 1; }
+	@echo 'http://127.0.0.1:$(PORT) (Ctrl-C stops it)'
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+# Files whose name starts with _ hold what the benchmarks share.
+bench: $(STAMP)
+	@failed=; for script in code/benchmarks/[!_]*.py; do \
+	  test -f "$$script" || { echo 'code/benchmarks holds no benchmark yet.'; break; }; \
+	  case "$$script" in \
+	  *_vs_nanogpt.py) \
+	    if [ -z '$(NANOGPT)' ] || [ -z '$(CORPUS)' ]; then \
+	      echo "== skipped: $$script needs NANOGPT=<folder of nanoGPT> CORPUS=<its input.txt>"; \
+	      continue; \
+	    fi; \
+	    set -- --nanogpt '$(NANOGPT)' --corpus '$(CORPUS)';; \
+	  *) set --;; \
+	  esac; \
+	  echo "== $$script"; \
+	  $(RUN_ENV) python "$$script" "$$@" || failed="$$failed $$script"; \
+	done; \
+	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
+
+# The present lock's pins are kept where they still fit; only LOCKFLAGS=--upgrade moves them.
+lock:
+	@mkdir -p _build
+	@test -x _build/lock-env/bin/uv || $(PYTHON) -m venv _build/lock-env
+	@_build/lock-env/bin/pip install --quiet --disable-pip-version-check '$(UV)'
+	@cp requirements.lock _build/lock.txt
+	@_build/lock-env/bin/uv pip compile requirements.in --overrides requirements-overrides.txt \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-package torch \
+	  --no-header --no-annotate --quiet $(LOCKFLAGS) --output-file _build/lock.txt
+	@{ grep '^#' requirements.lock; grep '^[^#]' _build/lock.txt | LC_ALL=C sort; } > _build/new.lock
+	@if cmp -s _build/new.lock requirements.lock; then echo 'requirements.lock is up to date'; \
+	else mv _build/new.lock requirements.lock; echo 'requirements.lock has changed'; fi
+
+install: $(STAMP)
+
+# The stamp is written last: an installation that was interrupted starts again. pycosat has no
+# wheel, so where nothing can compile it, it is left out.
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/pip || $(PYTHON) -c \
+	  'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo 'This book needs Python 3.11 or 3.12; $(PYTHON) is' \
+	    "$$($(PYTHON) --version 2>&1). Name another one: make book PYTHON=python3.12" >&2; exit 1; }
+	@test "$$(uname -sm)" = 'Linux x86_64' || \
+	  echo 'Note: requirements.lock was made for Linux on x86-64; this is' "$$(uname -sm)" >&2
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): about 300 packages and 5 GB, which takes several minutes'
+	@$(PIP) $(TORCH)
+	@cp requirements.lock $(VENV)/install.txt
+	@{ command -v cc && $(BIN)/python -c \
+	  'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; } \
+	  >/dev/null 2>&1 || { grep -v '^pycosat==' requirements.lock > $(VENV)/install.txt; \
+	  echo 'No C compiler with Python headers: left out pycosat, which only reasoning_gym needs'; }
+	@$(PIP) --no-deps -r $(VENV)/install.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+clean:
+	rm -rf _build
+
+distclean: clean
+	rm -rf $(VENV) code/*.egg-info

@@ -1,0 +1,194 @@
+"""The command line: ``posttrain --help``. Each command imports what it needs when it runs."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from posttrain import __version__
+from posttrain.core.errors import PosttrainError
+
+if TYPE_CHECKING:
+    from posttrain.core.goals_table import GoalRow
+
+
+class OneLineErrors(TyperGroup):
+    """Prints errors that were raised on purpose as one line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Args:
+            ctx: Click's context.
+
+        Returns:
+            What the command returns.
+
+        Raises:
+            typer.Exit: With code 2, for a `PosttrainError` or `ValueError`.
+        """
+        try:
+            return super().invoke(ctx)
+        except (PosttrainError, ValueError) as error:
+            typer.echo(f"posttrain: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Post-Training, Hands On: run the book's stages and look at what they made.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+artifacts_app = typer.Typer(
+    help="The store of results: what was trained, when, from what.", no_args_is_help=True
+)
+app.add_typer(artifacts_app, name="artifacts")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"posttrain {__version__}")
+        raise typer.Exit
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for row in table:
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def pretrain(
+    preset: Annotated[str, typer.Option(help="cpu, t4 or a100.")] = "cpu",
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
+) -> None:
+    """Train the character-level GPT on Shakespeare and print what was measured."""
+    from posttrain.pretraining.train import pretrain_command
+
+    for name, value in pretrain_command(preset, steps, seed, out).items():
+        typer.echo(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+@app.command()
+def goals(
+    path: Annotated[
+        Path | None,
+        typer.Option(help="A goals.json, or a folder of them; by default POSTTRAIN_GOALS."),
+    ] = None,
+) -> None:
+    """Print the goals that the chapters asserted; exit with 1 if any is not met."""
+    from posttrain.core.goals import collect_goals
+    from posttrain.core.goals_table import GoalsTable
+    from posttrain.core.paths import goals_folder
+
+    if path is not None and not path.exists():
+        raise ValueError(f"{path} does not exist: give a goals.json or a folder of them")
+    rows = _read_goals(path) if path and path.is_file() else collect_goals(path)
+    if not rows:
+        typer.echo(f"No goals in {path or goals_folder()} yet: build the book (make book).")
+    for chapter in dict.fromkeys(row["chapter"] for row in rows):
+        typer.echo(f"{chapter}")
+        typer.echo(f"{GoalsTable([row for row in rows if row['chapter'] == chapter])}\n")
+    failed = [row["id"] for row in rows if not row["passed"]]
+    if rows:
+        typer.echo(f"{len(rows) - len(failed)} of {len(rows)} goals met")
+    if failed:
+        typer.echo(f"not met: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
+
+
+def _read_goals(file: Path) -> "list[GoalRow]":
+    from posttrain.core.goals_table import GoalRow
+
+    rows: Any = None
+    with contextlib.suppress(ValueError):
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    keys = GoalRow.__annotations__.keys()
+    if isinstance(rows, list) and all(isinstance(r, dict) and r.keys() == keys for r in rows):
+        return rows
+    raise ValueError(f"{file} holds no goals: give the goals.json that make book wrote")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run: presets, memory, disk, missing packages."""
+    from posttrain.core.doctor import examine
+
+    for line in examine():
+        typer.echo(line)
+
+
+@artifacts_app.command("list")
+def list_command() -> None:
+    """List the stored artifacts."""
+    from posttrain.core.artifacts import list_artifacts
+    from posttrain.core.store import store_folder
+
+    rows = []
+    for artifact in list_artifacts():
+        record = artifact.record
+        mib = sum(file["size"] for file in record.get("files", {}).values()) / 2**20
+        facts = (
+            ("damaged", "", "")
+            if "damage" in record
+            else (record["created"][:16], f"{record['seconds']:.1f}", f"{mib:.1f}")
+        )
+        rows.append((artifact.folder.parent.name, artifact.folder.name, *facts))
+    if not rows:
+        typer.echo(f"The store {store_folder()} holds no artifacts.")
+        return
+    _print_table(("name", "key", "created (UTC)", "seconds", "MiB"), rows)
+
+
+@artifacts_app.command("show")
+def show_command(
+    name_or_key: Annotated[str, typer.Argument(help="A name, a key, or name/key.")],
+) -> None:
+    """Print the records of artifacts: config, data, code, metrics, machine."""
+    from posttrain.core.artifacts import show
+
+    for artifact in show(name_or_key):
+        typer.echo(f"# {artifact.folder}")
+        typer.echo(json.dumps(artifact.record, indent=2, ensure_ascii=False))
+
+
+@artifacts_app.command("remove")
+def remove_command(
+    name_or_key: Annotated[
+        str, typer.Argument(help="A name (all of them), a key, or name/key.")
+    ],
+) -> None:
+    """Remove artifacts: they are built again when next needed."""
+    from posttrain.core.artifacts import remove
+
+    for label in remove(name_or_key):
+        typer.echo(f"removed {label}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

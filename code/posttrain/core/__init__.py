@@ -1,0 +1,1 @@
+"""What every stage shares: assets, artifacts, training, statistics, goals and figures."""

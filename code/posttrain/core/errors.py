@@ -1,0 +1,35 @@
+"""The exceptions that posttrain raises on purpose, each with a sentence a reader can act on."""
+
+
+class PosttrainError(Exception):
+    """Base class: the command line prints it as one line, without a traceback."""
+
+
+class AssetError(PosttrainError):
+    """A model, tokenizer or data set is missing, damaged or unknown."""
+
+
+class ArtifactError(PosttrainError):
+    """The artifact store could not build, read or remove an artifact."""
+
+
+class TrainingDiverged(PosttrainError):
+    """Training stopped because the loss or the gradient stopped making sense.
+
+    Args:
+        step: Optimizer step at which it was noticed, counted from 0.
+        cause: The likely cause in a few words. Both are attributes too.
+    """
+
+    def __init__(self, step: int, cause: str) -> None:
+        super().__init__(f"training diverged at step {step}: {cause}")
+        self.step = step
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type["TrainingDiverged"], tuple[int, str]]:
+        """Pickle by the two arguments, so that worker processes can raise it."""
+        return type(self), (self.step, self.cause)
+
+
+class GoalsNotMet(PosttrainError, AssertionError):
+    """At least one of a chapter's goals failed: the page's claim is not true."""

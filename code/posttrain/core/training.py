@@ -1,0 +1,179 @@
+"""The training loop that every stage uses.
+
+One optimizer step is: sum the loss over the micro-batches, divide the gradient by the number of
+terms, clip it, step AdamW at the scheduled rate. Around that stand a guard that stops a run that
+has gone wrong, and checkpoints from which a run goes on to bit-identical weights.
+
+Chapter: pretraining/training_dynamics.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from posttrain.core.checkpoints import BatchSource, History, load_checkpoint, save_checkpoint
+from posttrain.core.errors import TrainingDiverged
+from posttrain.core.optimization import TrainingConfig, build_optimizer, learning_rate_at
+
+BatchT = TypeVar("BatchT")
+
+
+def check_step(step: int, loss: float, grad_norm: float, history: History, ratio: float) -> None:
+    """Stop a run that has gone wrong, and say what the likely cause is.
+
+    Args:
+        step: Index of the step, from 0.
+        loss: This step's loss, in nats.
+        grad_norm: This step's gradient norm before clipping.
+        history: The steps before.
+        ratio: See ``explosion_ratio`` of :class:`TrainingConfig`.
+
+    Raises:
+        TrainingDiverged: If loss or gradient is not finite, or the loss has exploded.
+
+    Chapter: pretraining/training_dynamics.
+    """
+    if not math.isfinite(loss):
+        if step == 0:
+            cause = (
+                "it was not finite before any update: look for a batch without a trained token, "
+                "a division by zero in the loss, or damaged weights"
+            )
+        else:
+            cause = "the weights have grown too large: lower learning_rate or lengthen the warm-up"
+        raise TrainingDiverged(step, f"the loss is {loss}; {cause}")
+    if not math.isfinite(grad_norm):
+        cause = (
+            "the loss is finite and its gradient is not: look for an overflow in low precision, "
+            "or a square root or logarithm at 0"
+        )
+        raise TrainingDiverged(step, f"the gradient norm is {grad_norm}; {cause}")
+    if ratio and step >= 20:
+        start = sum(history.loss[:10]) / 10
+        recent = (sum(history.loss[-9:]) + loss) / 10
+        if recent > ratio * abs(start):
+            raise TrainingDiverged(
+                step,
+                f"the loss averages {recent:.3g} over 10 steps and began at {start:.3g}; "
+                "learning_rate is too high, or the warm-up is too short",
+            )
+
+
+def train(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, BatchT], tuple[Tensor, int]],
+    batches: BatchSource[BatchT],
+    config: TrainingConfig,
+    *,
+    evaluate: Callable[[nn.Module, int], dict[str, Any]] | None = None,
+    checkpoint_folder: Path | None = None,
+    description: str = "training",
+    history: History | None = None,
+) -> History:
+    """Train a model in place.
+
+    Where ``checkpoint_folder`` holds a checkpoint of the same configuration, the run goes on
+    from there. An interruption costs at most ``save_steps`` steps.
+
+    Args:
+        model: The model; its trainable parameters change.
+        loss_fn: Gives a batch's summed loss, in nats, and how many terms the sum has. Sums,
+            and not means, make accumulated micro-batches equal to one large batch.
+        batches: Where micro-batches come from.
+        config: Everything that decides a step.
+        evaluate: Called as ``evaluate(model, step)`` in evaluation mode, without gradients,
+            after every ``eval_steps`` steps, at step 0 and at the end.
+        checkpoint_folder: Where the checkpoint is kept.
+        description: Name on the progress bar.
+        history: Filled as the run goes, so that a caller has it where the guard stops the run.
+
+    Returns:
+        What happened: ``history`` where it was given.
+
+    Raises:
+        TrainingDiverged: If the guard stops the run.
+        ArtifactError: If the checkpoint was made with another configuration.
+
+    Chapter: pretraining/training_dynamics.
+    """
+    torch.manual_seed(config.seed)
+    optimizer = build_optimizer(model, config)
+    history = History() if history is None else history
+    if checkpoint_folder is not None:
+        stored = load_checkpoint(checkpoint_folder, model, optimizer, batches, config)
+        vars(history).update(vars(stored) if stored else {})
+    history.resumed_at = first = len(history.loss)
+    if first == 0:
+        _evaluate(model, 0, evaluate, history)
+    steps = tqdm(range(first, config.max_steps), initial=first, total=config.max_steps,
+                 desc=description)  # fmt: skip
+    model.train()
+    for step in steps:
+        started = time.perf_counter()
+        rate = learning_rate_at(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, grad_norm = _backward(model, loss_fn, batches, config)
+        check_step(step, loss, grad_norm, history, config.explosion_ratio)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        history.seconds += time.perf_counter() - started
+        history.loss.append(loss)
+        history.grad_norm.append(grad_norm)
+        history.learning_rate.append(rate)
+        done = step + 1
+        if done == config.max_steps or (config.eval_steps and done % config.eval_steps == 0):
+            _evaluate(model, done, evaluate, history)
+        if checkpoint_folder is not None and config.save_steps and done % config.save_steps == 0:
+            save_checkpoint(checkpoint_folder, model, optimizer, batches, config, history)
+        if step % 10 == 0:
+            steps.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    model.eval()
+    return history
+
+
+def _backward(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, BatchT], tuple[Tensor, int]],
+    batches: BatchSource[BatchT],
+    config: TrainingConfig,
+) -> tuple[float, float]:
+    """Leave the mean gradient, clipped, in ``.grad``; return mean loss and gradient norm."""
+    total, count = 0.0, 0
+    device = next(model.parameters()).device.type
+    for _ in range(config.gradient_accumulation_steps):
+        with torch.autocast(device, torch.bfloat16, enabled=config.use_bf16):
+            loss, terms = loss_fn(model, next(batches))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total, count = total + loss.item(), count + terms
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    for gradient in gradients:
+        gradient /= max(count, 1)
+    norm = nn.utils.get_total_norm(gradients)
+    if config.max_grad_norm:
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, norm)
+    return total / count if count else math.nan, norm.item()
+
+
+def _evaluate(
+    model: nn.Module,
+    step: int,
+    evaluate: Callable[[nn.Module, int], dict[str, Any]] | None,
+    history: History,
+) -> None:
+    if evaluate is None:
+        return
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        history.evaluations.append({"step": step, **evaluate(model, step)})
+    model.train(was_training)

@@ -1,0 +1,1 @@
+"""Stage 0: a decoder written from scratch, trained on Shakespeare, and sampled from."""

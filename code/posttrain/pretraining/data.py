@@ -1,0 +1,231 @@
+"""Characters as tokens, and random windows of text as batches.
+
+Chapter: pretraining/training_dynamics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posttrain.core.assets import load_text
+
+
+class CharTokenizer:
+    """One token per character.
+
+    Args:
+        characters: The vocabulary; its order gives the ids.
+
+    Raises:
+        ValueError: If a character stands in the vocabulary twice.
+
+    Chapter: pretraining/training_dynamics.
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = tuple(characters)
+        self._ids = {character: index for index, character in enumerate(self.characters)}
+        if len(self._ids) != len(self.characters):
+            raise ValueError("a character stands in the vocabulary twice: give each one once")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        return len(self.characters)
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into token ids.
+
+        Args:
+            text: Any string over the vocabulary.
+
+        Returns:
+            One id per character.
+
+        Raises:
+            ValueError: If a character is not in the vocabulary.
+        """
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as missing:
+            raise ValueError(
+                f"the character {missing.args[0]!r} is not among the {self.vocab_size} of this "
+                "vocabulary: remove it from the text or build the vocabulary with it"
+            ) from None
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """Turn token ids into text.
+
+        Args:
+            token_ids: Ids below ``vocab_size``.
+
+        Returns:
+            One character per id.
+        """
+        return "".join(self.characters[index] for index in token_ids)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text in two parts, as tokens.
+
+    Attributes:
+        tokenizer: Knows every character of both parts.
+        train: Token ids to learn from, shape (n_train,), int64.
+        validation: Token ids held out, shape (n_validation,), int64.
+        train_text: The text of ``train``.
+    """
+
+    tokenizer: CharTokenizer
+    train: Tensor
+    validation: Tensor
+    train_text: str
+
+
+def load_corpus(name: str = "shakespeare") -> Corpus:
+    """Load a data set as characters.
+
+    Args:
+        name: A data set that ``posttrain.core.assets`` knows.
+
+    Returns:
+        The corpus; its vocabulary is the sorted set of characters of both parts.
+
+    Chapter: pretraining/training_dynamics.
+    """
+    train, validation = load_text(name, "train"), load_text(name, "validation")
+    tokenizer = CharTokenizer(sorted(set(train) | set(validation)))
+    return Corpus(
+        tokenizer,
+        torch.tensor(tokenizer.encode(train)),
+        torch.tensor(tokenizer.encode(validation)),
+        train,
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step reads.
+
+    Attributes:
+        input_ids: Shape (B, T).
+        labels: The next token at each position, shape (B, T).
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Move both tensors.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The batch there.
+        """
+        return Batch(self.input_ids.to(device), self.labels.to(device))
+
+
+class RandomWindows:
+    """Endless batches of windows that start anywhere in the text.
+
+    Args:
+        tokens: The text, shape (n,).
+        batch_size: Windows per batch, ``B``.
+        context: Length of a window, ``T``.
+        seed: Seed of the starting points.
+        device: Where batches are delivered.
+
+    Raises:
+        ValueError: If the text is shorter than one window and its next token.
+
+    Chapter: pretraining/training_dynamics.
+    """
+
+    def __init__(
+        self,
+        tokens: Tensor,
+        batch_size: int,
+        context: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(tokens) <= context:
+            raise ValueError(
+                f"the text has {len(tokens)} tokens and a window needs {context + 1}: "
+                "give a longer text or a shorter context"
+            )
+        self.tokens, self.batch_size, self.context = tokens, batch_size, context
+        self.device = device
+        self._generator = torch.Generator().manual_seed(seed)
+        self._offsets = torch.arange(context + 1)
+
+    def __next__(self) -> Batch:
+        """Draw a batch.
+
+        Returns:
+            ``B`` windows and what follows each of their characters.
+        """
+        starts = torch.randint(
+            len(self.tokens) - self.context, (self.batch_size, 1), generator=self._generator
+        )
+        windows = self.tokens[starts + self._offsets]
+        return Batch(windows[:, :-1].contiguous(), windows[:, 1:].contiguous()).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the stream of starting points.
+
+        Returns:
+            The generator's state.
+        """
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+        """
+        self._generator.set_state(state["generator"])
+
+
+def evaluation_windows(
+    tokens: Tensor, context: int, max_windows: int = 0, batch_size: int = 64
+) -> list[Batch]:
+    """Cut a text into windows end to end, so that no position is scored twice.
+
+    Args:
+        tokens: The text, shape (n,).
+        context: Length of a window, ``T``.
+        max_windows: Keep this many at most, spread evenly over the text; 0 keeps all.
+        batch_size: Windows per batch.
+
+    Returns:
+        Batches of windows; a last window that is not full is left out.
+
+    Raises:
+        ValueError: If the text is shorter than one window and its next token.
+
+    Chapter: pretraining/training_dynamics.
+    """
+    count = (len(tokens) - 1) // context
+    if count < 1:
+        raise ValueError(
+            f"the text has {len(tokens)} tokens and a window needs {context + 1}: "
+            "give a longer text or a shorter context"
+        )
+    inputs = tokens[: count * context].view(count, context)
+    labels = tokens[1 : count * context + 1].view(count, context)
+    if 0 < max_windows < count:
+        chosen = torch.linspace(0, count - 1, max_windows).round().long()
+        inputs, labels = inputs[chosen], labels[chosen]
+    return [
+        Batch(inputs[i : i + batch_size], labels[i : i + batch_size])
+        for i in range(0, len(inputs), batch_size)
+    ]
