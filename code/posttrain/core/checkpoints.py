@@ -5,7 +5,10 @@ Chapter: pretraining/training_dynamics.
 
 from __future__ import annotations
 
+import io
+import pickle
 import random
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -59,6 +62,43 @@ class History:
     resumed_at: int = 0
 
 
+def random_state() -> dict[str, Any]:
+    """Read every random number generator that training may draw from.
+
+    Returns:
+        The states of torch (each device in use), NumPy and Python, as tensors and plain values.
+
+    Chapter: pretraining/training_dynamics.
+    """
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    numpy_state["state"]["key"] = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if _uses_cuda() else [],
+        "python": random.getstate(),
+        "numpy": numpy_state,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put every generator back as :func:`random_state` found it.
+
+    Args:
+        state: What :func:`random_state` returned.
+
+    Chapter: pretraining/training_dynamics.
+    """
+    torch.set_rng_state(state["torch"])
+    if _uses_cuda():
+        for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(generator, device)
+    random.setstate(state["python"])
+    inner = {**state["numpy"]["state"], "key": state["numpy"]["state"]["key"].numpy()}
+    inner["key"] = inner["key"].astype(np.uint32)
+    np.random.set_state({**state["numpy"], "state": inner})
+
+
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
@@ -79,19 +119,20 @@ def save_checkpoint(
         config: Stored, so that another configuration is not resumed by mistake.
         history: The steps so far; their number is the step.
 
+    Raises:
+        TypeError: If the position or the history holds more than tensors and plain values.
+
     Chapter: pretraining/training_dynamics.
-    """
-    numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)
-    numpy_state["state"]["key"] = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+    """  # noqa: DOC502
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "batches": batches.state_dict(),
-        "rng": {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy_state},
+        "rng": random_state(),
         "config": asdict(config),
         "history": asdict(history),
     }
+    _check_readable({"batches": state["batches"], "history": state["history"]})
     with atomic_path(folder / CHECKPOINT_NAME) as temporary:
         torch.save(state, temporary)
 
@@ -116,26 +157,74 @@ def load_checkpoint(
         The steps so far, or ``None`` where the folder has no checkpoint.
 
     Raises:
-        ArtifactError: If the checkpoint was made with another configuration.
+        ArtifactError: If the checkpoint is damaged, or was made with another configuration,
+            model or kind of batches.
 
     Chapter: pretraining/training_dynamics.
     """
     path = folder / CHECKPOINT_NAME
+    for left in folder.glob(f".{path.stem}.*.tmp{path.suffix}"):  # by a kill during a write
+        left.unlink(missing_ok=True)
     if not path.is_file():
         return None
-    state = torch.load(path, weights_only=True)
-    if state["config"] != asdict(config):
-        changed = sorted(k for k, v in asdict(config).items() if state["config"].get(k) != v)
+    state = _read(path)
+    ours = asdict(config)
+    if state["config"] != ours:
+        names = sorted(ours.keys() | state["config"].keys())
+        changed = [name for name in names if state["config"].get(name) != ours.get(name)]
         raise ArtifactError(
             f"{path} was made with another configuration ({', '.join(changed)} differ): "
             "remove it to start anew, or go on with the old one"
         )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    batches.load_state_dict(state["batches"])
-    torch.set_rng_state(state["rng"]["torch"])
-    random.setstate(state["rng"]["python"])
-    numpy_state = state["rng"]["numpy"]
-    numpy_state["state"]["key"] = numpy_state["state"]["key"].numpy().astype(np.uint32)
-    np.random.set_state(numpy_state)
-    return History(**state["history"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        batches.load_state_dict(state["batches"])
+        set_random_state(state["rng"])
+        return History(**state["history"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} does not fit this model and these batches ({_first_line(error)}): "
+            "remove it to start anew, or go on with what it was made of"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; torch checks its structure, and the zip's sums are its content's."""
+    parts = {"model", "optimizer", "batches", "rng", "config", "history"}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or set(state) != parts:
+            raise ValueError("it is no checkpoint of this package")
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"{path} cannot be read: remove it to start anew ({_first_line(error)})"
+        ) from error
+    return state
+
+
+def _check_readable(part: dict[str, Any]) -> None:
+    """Refuse at once what ``torch.load(..., weights_only=True)`` would refuse at resumption."""
+    buffer = io.BytesIO()
+    torch.save(part, buffer)
+    buffer.seek(0)
+    try:
+        torch.load(buffer, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "the batches' state_dict or what evaluate returned cannot be kept in a checkpoint: "
+            "use tensors, numbers, strings, lists, tuples and dicts only"
+        ) from error
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

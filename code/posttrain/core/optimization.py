@@ -6,13 +6,30 @@ Chapter: pretraining/training_dynamics.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
 from torch import nn
 
 from posttrain.core.machine import preferred_dtype
+
+_WHOLE = {
+    "max_steps": 1, "warmup_steps": 0, "gradient_accumulation_steps": 1, "seed": 0,
+    "eval_steps": 0, "save_steps": 0,
+}  # fmt: skip
+_REAL: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda x: x > 0, "above 0"),
+    "min_lr_ratio": (lambda x: 0 <= x <= 1, "from 0 to 1"),
+    "weight_decay": (lambda x: x >= 0, "from 0 up"),
+    "adam_beta1": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "adam_beta2": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "adam_epsilon": (lambda x: x > 0, "above 0"),
+    "max_grad_norm": (lambda x: x >= 0, "from 0 up"),
+    "explosion_ratio": (lambda x: x >= 0, "from 0 up"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +39,7 @@ class TrainingConfig:
     Attributes:
         max_steps: Optimizer steps.
         learning_rate: Peak rate.
-        warmup_steps: Steps over which the rate rises linearly from 0 to its peak.
+        warmup_steps: Steps over which the rate rises linearly to its peak.
         lr_scheduler_type: ``"cosine"`` falls to ``min_lr_ratio``; ``"constant"`` stays.
         min_lr_ratio: Final rate as a share of the peak.
         weight_decay: Decoupled decay, for matrices only (Loshchilov & Hutter, 2019).
@@ -32,11 +49,12 @@ class TrainingConfig:
         max_grad_norm: Largest norm of the whole gradient; 0 does not clip.
         gradient_accumulation_steps: Micro-batches per optimizer step.
         bf16: Forward pass in bfloat16; ``None`` means where the processor has it natively.
-        seed: Seed of everything random.
+        seed: Seed of everything random: torch, NumPy and Python.
         eval_steps: Steps between evaluations; 0 evaluates at the end only.
         save_steps: Steps between checkpoints, where a folder for them is given; 0 saves none.
         explosion_ratio: The guard stops where the mean loss of the last 10 steps exceeds this
-            multiple of the first 10 steps' mean; 0 switches this part of the guard off.
+            multiple of the first 10 steps' mean, or of twice the first step's loss where that
+            is less: a run can explode within 10 steps. 0 switches this part of the guard off.
 
     Chapter: pretraining/training_dynamics.
     """
@@ -59,18 +77,28 @@ class TrainingConfig:
     explosion_ratio: float = 1.5
 
     def __post_init__(self) -> None:
-        """Refuse settings that no run can have."""
-        if self.max_steps < 1 or self.gradient_accumulation_steps < 1:
-            raise ValueError(
-                f"max_steps is {self.max_steps} and gradient_accumulation_steps is "
-                f"{self.gradient_accumulation_steps}: give at least 1 for both"
-            )
-        if not 0 <= self.warmup_steps <= self.max_steps:
+        """Refuse settings that no run can have, and make NumPy's numbers plain."""
+        for name, lowest in _WHOLE.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < lowest:
+                raise ValueError(f"{name} is {value!r}: give a whole number from {lowest} up")
+            object.__setattr__(self, name, int(value))
+        for name, (accepts, accepted) in _REAL.items():
+            value = getattr(self, name)
+            number = float(value) if isinstance(value, Real) else math.nan
+            if not math.isfinite(number) or not accepts(number):
+                raise ValueError(f"{name} is {value!r}: give a number {accepted}")
+            object.__setattr__(self, name, number)
+        if self.warmup_steps > self.max_steps:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}: give 0 to max_steps ({self.max_steps})"
             )
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a number above 0")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed is {self.seed}: NumPy takes 0 to {2**32 - 1}")
+        if self.lr_scheduler_type not in ("cosine", "constant"):
+            raise ValueError(
+                f"lr_scheduler_type is {self.lr_scheduler_type!r}: give 'cosine' or 'constant'"
+            )
 
     @property
     def use_bf16(self) -> bool:
@@ -80,6 +108,9 @@ class TrainingConfig:
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
     """Warm up linearly, then follow half a cosine (Loshchilov & Hutter, 2017, Eq. 5).
+
+    In the warm-up, step 0 has the rate ``learning_rate / warmup_steps``. The schedules of
+    transformers begin at 0 and so lose the first batch; after the warm-up both agree.
 
     Args:
         step: Optimizer steps taken so far, from 0.
@@ -116,7 +147,9 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError("no parameter of the model requires a gradient: nothing can be trained")
+        raise ValueError(
+            "no parameter of the model requires a gradient: nothing can be trained"
+        )
     groups = [
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},

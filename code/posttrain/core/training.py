@@ -1,8 +1,8 @@
 """The training loop that every stage uses.
 
-One optimizer step is: sum the loss over the micro-batches, divide the gradient by the number of
-terms, clip it, step AdamW at the scheduled rate. Around that stand a guard that stops a run that
-has gone wrong, and checkpoints from which a run goes on to bit-identical weights.
+One optimizer step is: sum the loss over the micro-batches, divide the gradient by the number
+of terms, clip it, step AdamW at the scheduled rate. Around that stand a guard that stops a run
+that has gone wrong, and checkpoints from which a run goes on to bit-identical weights.
 
 Chapter: pretraining/training_dynamics.
 """
@@ -10,23 +10,34 @@ Chapter: pretraining/training_dynamics.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from posttrain.core.checkpoints import BatchSource, History, load_checkpoint, save_checkpoint
+from posttrain.core.checkpoints import (
+    BatchSource,
+    History,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
 from posttrain.core.errors import TrainingDiverged
 from posttrain.core.optimization import TrainingConfig, build_optimizer, learning_rate_at
 
 BatchT = TypeVar("BatchT")
 
 
-def check_step(step: int, loss: float, grad_norm: float, history: History, ratio: float) -> None:
+def check_step(
+    step: int, loss: float, grad_norm: float, history: History, ratio: float
+) -> None:
     """Stop a run that has gone wrong, and say what the likely cause is.
 
     Args:
@@ -41,29 +52,33 @@ def check_step(step: int, loss: float, grad_norm: float, history: History, ratio
 
     Chapter: pretraining/training_dynamics.
     """
+    too_large = (
+        "the weights have grown too large: lower learning_rate or lengthen the warm-up, unless "
+        "this step's batch or its labels are damaged"
+    )
     if not math.isfinite(loss):
-        if step == 0:
-            cause = (
-                "it was not finite before any update: look for a batch without a trained token, "
-                "a division by zero in the loss, or damaged weights"
-            )
-        else:
-            cause = "the weights have grown too large: lower learning_rate or lengthen the warm-up"
-        raise TrainingDiverged(step, f"the loss is {loss}; {cause}")
+        unchanged = (
+            "it was not finite before any update: look at the batch and its labels, for a "
+            "division by zero in the loss, and for damaged weights"
+        )
+        raise TrainingDiverged(step, f"the loss is {loss}; {too_large if step else unchanged}")
     if not math.isfinite(grad_norm):
         cause = (
-            "the loss is finite and its gradient is not: look for an overflow in low precision, "
-            "or a square root or logarithm at 0"
+            "the loss is finite and its gradient is not: look for an overflow in low "
+            "precision, or a square root or logarithm at 0"
         )
+        cause += "; or learning_rate is too high" if step else ""
         raise TrainingDiverged(step, f"the gradient norm is {grad_norm}; {cause}")
     if ratio and step >= 20:
         start = sum(history.loss[:10]) / 10
+        if history.loss[0] > 0:
+            start = min(start, 2 * history.loss[0])
         recent = (sum(history.loss[-9:]) + loss) / 10
         if recent > ratio * abs(start):
             raise TrainingDiverged(
                 step,
-                f"the loss averages {recent:.3g} over 10 steps and began at {start:.3g}; "
-                "learning_rate is too high, or the warm-up is too short",
+                f"the loss averages {recent:.3g} over 10 steps and was {history.loss[0]:.3g} "
+                "at the start; learning_rate is too high, or the warm-up is too short",
             )
 
 
@@ -93,54 +108,63 @@ def train(
             after every ``eval_steps`` steps, at step 0 and at the end.
         checkpoint_folder: Where the checkpoint is kept.
         description: Name on the progress bar.
-        history: Filled as the run goes, so that a caller has it where the guard stops the run.
+        history: Emptied, then filled as the run goes, so that a caller has it where the guard
+            stops the run.
 
     Returns:
         What happened: ``history`` where it was given.
 
     Raises:
         TrainingDiverged: If the guard stops the run.
-        ArtifactError: If the checkpoint was made with another configuration.
+        ArtifactError: If the checkpoint is damaged or was made with another configuration.
+        TypeError: If a checkpoint cannot hold what ``evaluate`` or the batches return.
 
     Chapter: pretraining/training_dynamics.
-    """
+    """  # noqa: DOC502
     torch.manual_seed(config.seed)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
     optimizer = build_optimizer(model, config)
-    history = History() if history is None else history
+    model.zero_grad(set_to_none=True)  # of an interrupted step, or of the caller's own
+    stored = None
     if checkpoint_folder is not None:
         stored = load_checkpoint(checkpoint_folder, model, optimizer, batches, config)
-        vars(history).update(vars(stored) if stored else {})
+    history = History() if history is None else history
+    vars(history).update(vars(stored or History()))
     history.resumed_at = first = len(history.loss)
     if first == 0:
         _evaluate(model, 0, evaluate, history)
-    steps = tqdm(range(first, config.max_steps), initial=first, total=config.max_steps,
-                 desc=description)  # fmt: skip
     model.train()
-    for step in steps:
-        started = time.perf_counter()
-        rate = learning_rate_at(step, config)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, grad_norm = _backward(model, loss_fn, batches, config)
-        check_step(step, loss, grad_norm, history, config.explosion_ratio)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        history.seconds += time.perf_counter() - started
-        history.loss.append(loss)
-        history.grad_norm.append(grad_norm)
-        history.learning_rate.append(rate)
-        done = step + 1
-        if done == config.max_steps or (config.eval_steps and done % config.eval_steps == 0):
-            _evaluate(model, done, evaluate, history)
-        if checkpoint_folder is not None and config.save_steps and done % config.save_steps == 0:
-            save_checkpoint(checkpoint_folder, model, optimizer, batches, config, history)
-        if step % 10 == 0:
-            steps.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    with tqdm(initial=first, total=config.max_steps, desc=description) as bar:
+        for step in range(first, config.max_steps):
+            started = time.perf_counter()
+            rate = learning_rate_at(step, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, grad_norm = _backward(step, model, loss_fn, batches, config)
+            check_step(step, loss, grad_norm, history, config.explosion_ratio)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            history.seconds += time.perf_counter() - started
+            history.loss.append(loss)
+            history.grad_norm.append(grad_norm)
+            history.learning_rate.append(rate)
+            done = step + 1
+            if done == config.max_steps or (
+                config.eval_steps and done % config.eval_steps == 0
+            ):
+                _evaluate(model, done, evaluate, history)
+            if checkpoint_folder and config.save_steps and done % config.save_steps == 0:
+                save_checkpoint(checkpoint_folder, model, optimizer, batches, config, history)
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
     model.eval()
     return history
 
 
 def _backward(
+    step: int,
     model: nn.Module,
     loss_fn: Callable[[nn.Module, BatchT], tuple[Tensor, int]],
     batches: BatchSource[BatchT],
@@ -152,16 +176,18 @@ def _backward(
     for _ in range(config.gradient_accumulation_steps):
         with torch.autocast(device, torch.bfloat16, enabled=config.use_bf16):
             loss, terms = loss_fn(model, next(batches))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total, count = total + loss.item(), count + terms
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if count < 1:
+        raise TrainingDiverged(step, "its batch has no trained token: look at the labels")
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     for gradient in gradients:
-        gradient /= max(count, 1)
+        gradient /= count
     norm = nn.utils.get_total_norm(gradients)
     if config.max_grad_norm:
-        parameters = [p for p in model.parameters() if p.grad is not None]
         nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, norm)
-    return total / count if count else math.nan, norm.item()
+    return total / count, norm.item()
 
 
 def _evaluate(
@@ -170,10 +196,14 @@ def _evaluate(
     evaluate: Callable[[nn.Module, int], dict[str, Any]] | None,
     history: History,
 ) -> None:
+    """Add a row; the run goes on as though nothing had been evaluated."""
     if evaluate is None:
         return
-    was_training = model.training
+    was_training, before = model.training, random_state()
     model.eval()
     with torch.no_grad():
-        history.evaluations.append({"step": step, **evaluate(model, step)})
+        row = evaluate(model, step)
     model.train(was_training)
+    set_random_state(before)
+    plain = {k: v.item() if getattr(v, "ndim", None) == 0 else v for k, v in row.items()}
+    history.evaluations.append({"step": step, **plain})

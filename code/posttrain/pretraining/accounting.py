@@ -45,9 +45,8 @@ def parameter_count(config: GPTConfig) -> ParameterCount:
 
     Chapter: pretraining/gpt.
     """
-    C, D, L, V = (
-        config.hidden_size, config.channels_per_head, config.num_hidden_layers, config.vocab_size
-    )  # fmt: skip
+    C, V = config.hidden_size, config.vocab_size
+    D, L = config.channels_per_head, config.num_hidden_layers
     learned = config.max_position_embeddings if config.position == "learned" else 0
     query_and_output = 2 * C * config.num_attention_heads * D
     key_and_value = 2 * C * config.kv_heads * D
@@ -123,32 +122,42 @@ class TrainingMemory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def training_memory(config: GPTConfig, batch_size: int, T: int, bytes_each: int = 4) -> TrainingMemory:
+def training_memory(
+    config: GPTConfig, batch_size: int, T: int, bytes_each: int = 4
+) -> TrainingMemory:
     """Predict the memory of a training step from shapes.
 
-    Kept per token and layer: about 6 C around attention (its input, q, k, v, the mix and the
-    residual), 3 C around the feed-forward layer, 3 or 4 times its inner width, and three
-    (H, T) score tables. Logits are kept twice, in float32.
+    Each operation keeps what its gradient needs. Per token and layer, in float32: 4 C for two
+    RMSNorms (input and normalized input; LayerNorm keeps its input only); C + (2 H + 2 H_kv) D
+    + H T for attention (its input, q, k, v, the weights over T positions, the mix); C + 4 times
+    the inner width for SwiGLU (its input, gate, activated gate, up, product; 2 times for GELU).
+    With bfloat16 by autocast the norms stay in float32, each product casts an input of its own,
+    and the cast weights are kept too. The log-probabilities and their gradient are float32.
 
     Args:
         config: The model's shape.
         batch_size: Sequences.
         T: Tokens in each.
-        bytes_each: Bytes of an activation: 4 for float32, 2 for bfloat16.
+        bytes_each: Bytes of an activation: 4 for float32, 2 for bfloat16 by autocast.
 
     Returns:
         The prediction, in bytes.
 
     Chapter: pretraining/gpt.
     """
-    parameters = parameter_count(config).total
-    inner = 4 if config.mlp == "swiglu" else 2
-    per_layer = (
-        9 * config.hidden_size
-        + inner * config.intermediate_size
-        + 3 * config.num_attention_heads * T
+    count = parameter_count(config)
+    parameters, C, H = count.total, config.hidden_size, config.num_attention_heads
+    gated, cast = config.mlp == "swiglu", bytes_each < 4
+    readers = 3 + (2 if gated else 1) if cast else 2  # copies of a norm's output
+    heads = (2 * H + 2 * config.kv_heads) * config.channels_per_head
+    inner = (4 if gated else 2) * config.intermediate_size
+    norms = (4 if config.norm == "rmsnorm" else 2) * C * 4
+    per_layer = norms + (readers * C + heads + H * T + inner) * bytes_each
+    per_token = config.num_hidden_layers * per_layer + 2 * config.vocab_size * 4
+    cast_weights = parameters * bytes_each if cast else 0
+    return TrainingMemory(
+        weights=4 * parameters,
+        gradients=4 * parameters,
+        optimizer=8 * parameters,
+        activations=batch_size * T * per_token + cast_weights,
     )
-    tokens = batch_size * T
-    activations = tokens * config.num_hidden_layers * per_layer * bytes_each
-    logits = 2 * tokens * config.vocab_size * 4
-    return TrainingMemory(4 * parameters, 4 * parameters, 8 * parameters, activations + logits)

@@ -62,7 +62,7 @@ def scaled_dot_product_attention(
         (a padding token) gets the mean of all values rather than NaN.
 
     Raises:
-        ValueError: If ``H`` is not a multiple of ``H_kv``.
+        ValueError: If ``H`` is not a multiple of ``H_kv``, or the mask is not boolean.
 
     Chapter: pretraining/attention.
     """
@@ -70,6 +70,10 @@ def scaled_dot_product_attention(
     H_kv, S = k.shape[1], k.shape[2]
     if H % H_kv:
         raise ValueError(f"{H} query heads cannot share {H_kv} key/value heads evenly")
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask is {mask.dtype}: give torch.bool, True where attention is allowed"
+        )
     grouped = q.reshape(B, H_kv, (H // H_kv) * T, D)
     scores = (grouped * D**-0.5) @ k.transpose(-2, -1)  # (B, H_kv, H/H_kv * T, S)
     if mask is not None:
@@ -80,7 +84,9 @@ def scaled_dot_product_attention(
     return (weights @ v).view(B, H, T, D)
 
 
-def rotary_angles(position_ids: Tensor, head_dim: int, rope_theta: float) -> tuple[Tensor, Tensor]:
+def rotary_angles(
+    position_ids: Tensor, head_dim: int, rope_theta: float
+) -> tuple[Tensor, Tensor]:
     """Compute the cosines and sines that rotate queries and keys (Su et al., 2021, Eq. 15).
 
     Channel pair ``i`` turns by ``position * rope_theta ** (-2 i / head_dim)`` radians.
@@ -100,7 +106,9 @@ def rotary_angles(position_ids: Tensor, head_dim: int, rope_theta: float) -> tup
     Chapter: pretraining/attention.
     """
     if head_dim % 2:
-        raise ValueError(f"head_dim is {head_dim}: rotary positions turn pairs, give an even one")
+        raise ValueError(
+            f"head_dim is {head_dim}: rotary positions turn pairs, give an even one"
+        )
     pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device)
     frequency = 1.0 / rope_theta ** (pair / head_dim)
     angle = position_ids[:, None, :, None].float() * frequency  # (B, 1, T, D/2)

@@ -23,7 +23,7 @@ class GPTConfig:
         num_hidden_layers: Blocks, ``L``.
         num_attention_heads: Query heads, ``H``.
         num_key_value_heads: Key/value heads, ``H_kv``; ``None`` means as many as query heads.
-        head_dim: Channels per head, ``D``; ``None`` means ``hidden_size / num_attention_heads``.
+        head_dim: Channels per head, ``D``; ``None`` means ``hidden_size`` over the heads.
         max_position_embeddings: Longest context, in tokens.
         norm: ``"rmsnorm"`` or ``"layernorm"``.
         position: ``"rope"`` or ``"learned"``.
@@ -38,7 +38,7 @@ class GPTConfig:
 
     vocab_size: int
     hidden_size: int = 128
-    intermediate_size: int = 352  # 8/3 of the width: as many weights as a GELU layer of 4 x width
+    intermediate_size: int = 352  # 8/3 of the width: as many weights as GELU with 4 x width
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     num_key_value_heads: int | None = None
@@ -55,9 +55,11 @@ class GPTConfig:
     def __post_init__(self) -> None:
         """Refuse shapes that no model can have."""
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                     "num_attention_heads", "max_position_embeddings"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+                     "num_attention_heads", "num_key_value_heads", "head_dim",
+                     "max_position_embeddings"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give at least 1")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} does not split over "
@@ -67,6 +69,11 @@ class GPTConfig:
             raise ValueError(
                 f"{self.num_attention_heads} query heads cannot share {self.kv_heads} "
                 "key/value heads evenly: num_key_value_heads must divide num_attention_heads"
+            )
+        if self.position == "rope" and self.channels_per_head % 2:
+            raise ValueError(
+                f"{self.channels_per_head} channels per head: rotary positions turn pairs of "
+                "channels, give an even number"
             )
         choices = {
             "norm": ("rmsnorm", "layernorm"),

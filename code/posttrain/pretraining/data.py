@@ -22,7 +22,8 @@ class CharTokenizer:
         characters: The vocabulary; its order gives the ids.
 
     Raises:
-        ValueError: If a character stands in the vocabulary twice.
+        ValueError: If the vocabulary is empty, or holds a character twice or something that is
+            not one character.
 
     Chapter: pretraining/training_dynamics.
     """
@@ -30,6 +31,10 @@ class CharTokenizer:
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = tuple(characters)
         self._ids = {character: index for index, character in enumerate(self.characters)}
+        if not self.characters:
+            raise ValueError("the vocabulary is empty: give at least one character")
+        if wrong := [c for c in self.characters if not isinstance(c, str) or len(c) != 1]:
+            raise ValueError(f"{wrong[0]!r} is not one character: give single characters")
         if len(self._ids) != len(self.characters):
             raise ValueError("a character stands in the vocabulary twice: give each one once")
 
@@ -62,12 +67,21 @@ class CharTokenizer:
         """Turn token ids into text.
 
         Args:
-            token_ids: Ids below ``vocab_size``.
+            token_ids: Ids from 0 to below ``vocab_size``.
 
         Returns:
             One character per id.
+
+        Raises:
+            ValueError: If an id is outside the vocabulary.
         """
-        return "".join(self.characters[index] for index in token_ids)
+        ids = [int(index) for index in token_ids]
+        if outside := [index for index in ids if not 0 <= index < self.vocab_size]:
+            raise ValueError(
+                f"the token id {outside[0]} is outside this vocabulary of {self.vocab_size}: "
+                "decode with the tokenizer whose ids the model was trained on"
+            )
+        return "".join(self.characters[index] for index in ids)
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,8 @@ class RandomWindows:
         device: Where batches are delivered.
 
     Raises:
-        ValueError: If the text is shorter than one window and its next token.
+        ValueError: If a batch would be empty, or the text is shorter than one window and its
+            next token.
 
     Chapter: pretraining/training_dynamics.
     """
@@ -156,11 +171,8 @@ class RandomWindows:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if len(tokens) <= context:
-            raise ValueError(
-                f"the text has {len(tokens)} tokens and a window needs {context + 1}: "
-                "give a longer text or a shorter context"
-            )
+        if problem := _window_problem(tokens, context, batch_size):
+            raise ValueError(problem)
         self.tokens, self.batch_size, self.context = tokens, batch_size, context
         self.device = device
         self._generator = torch.Generator().manual_seed(seed)
@@ -210,22 +222,34 @@ def evaluation_windows(
         Batches of windows; a last window that is not full is left out.
 
     Raises:
-        ValueError: If the text is shorter than one window and its next token.
+        ValueError: If ``max_windows`` is negative, a batch would be empty, or the text is
+            shorter than one window and its next token.
 
     Chapter: pretraining/training_dynamics.
     """
+    if problem := _window_problem(tokens, context, batch_size):
+        raise ValueError(problem)
+    if max_windows < 0:
+        raise ValueError(f"max_windows is {max_windows}: give a number above 0, or 0 for all")
     count = (len(tokens) - 1) // context
-    if count < 1:
-        raise ValueError(
-            f"the text has {len(tokens)} tokens and a window needs {context + 1}: "
-            "give a longer text or a shorter context"
-        )
     inputs = tokens[: count * context].view(count, context)
     labels = tokens[1 : count * context + 1].view(count, context)
     if 0 < max_windows < count:
-        chosen = torch.linspace(0, count - 1, max_windows).round().long()
+        chosen = torch.arange(max_windows) * (count - 1) // max(1, max_windows - 1)
         inputs, labels = inputs[chosen], labels[chosen]
     return [
         Batch(inputs[i : i + batch_size], labels[i : i + batch_size])
         for i in range(0, len(inputs), batch_size)
     ]
+
+
+def _window_problem(tokens: Tensor, context: int, batch_size: int) -> str | None:
+    """Say why no batch of windows can be cut from a text."""
+    if context < 1 or batch_size < 1:
+        return f"context is {context} and batch_size is {batch_size}: give at least 1 for both"
+    if tokens.dim() != 1 or len(tokens) <= context:
+        return (
+            f"the text has the shape {tuple(tokens.shape)} and a window needs {context + 1} "
+            "tokens in a row: give a longer text or a shorter context"
+        )
+    return None

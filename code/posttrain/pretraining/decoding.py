@@ -19,7 +19,7 @@ from posttrain.pretraining.attention import (
     rotary_angles,
     scaled_dot_product_attention,
 )
-from posttrain.pretraining.gpt import GPT
+from posttrain.pretraining.gpt import GPT, check_input
 from posttrain.pretraining.kv_cache import KVCache
 
 
@@ -36,7 +36,6 @@ class PackedLinear:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.detach()
         self.packed: Tensor | None = None
         if (
             weight.dtype == torch.bfloat16
@@ -44,7 +43,10 @@ class PackedLinear:
             and torch.backends.mkldnn.is_available()
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         ):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), 64)
+            weight = weight.detach().contiguous()
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, 64)
+        else:
+            self.weight = weight.detach().clone()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply.
@@ -57,7 +59,9 @@ class PackedLinear:
         """
         if self.packed is None:
             return F.linear(x, self.weight)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.packed, None, "none", [], ""
+        )
         return result
 
 
@@ -82,22 +86,24 @@ class PackedGPT:
         if (config.norm, config.position, config.mlp) != ("rmsnorm", "rope", "swiglu"):
             raise ValueError("only a model with 'rmsnorm', 'rope' and 'swiglu' can be packed")
         self.config = config
-        self.embedding = model.embed_tokens.weight.detach()
-        self.norm = model.norm.weight.detach()
+        self.embedding = model.embed_tokens.weight.clone()
+        self.norm = model.get_parameter("norm.weight").clone()
         self.lm_head = PackedLinear(model.lm_head.weight)
-        self.layers = [
-            (
-                block.input_layernorm.weight.detach(),
-                PackedLinear(
-                    torch.cat([getattr(block.self_attn, f"{n}_proj").weight for n in "qkv"])
-                ),
-                PackedLinear(block.self_attn.o_proj.weight),
-                block.post_attention_layernorm.weight.detach(),
-                PackedLinear(torch.cat([block.mlp.gate_proj.weight, block.mlp.up_proj.weight])),
-                PackedLinear(block.mlp.down_proj.weight),
+        self.layers = []
+        for block in model.layers:
+            weight = {name: value.detach() for name, value in block.named_parameters()}
+            qkv = torch.cat([weight[f"self_attn.{name}_proj.weight"] for name in "qkv"])
+            gate_up = torch.cat([weight["mlp.gate_proj.weight"], weight["mlp.up_proj.weight"]])
+            self.layers.append(
+                (
+                    weight["input_layernorm.weight"].clone(),
+                    PackedLinear(qkv),
+                    PackedLinear(weight["self_attn.o_proj.weight"]),
+                    weight["post_attention_layernorm.weight"].clone(),
+                    PackedLinear(gate_up),
+                    PackedLinear(weight["mlp.down_proj.weight"]),
+                )
             )
-            for block in model.layers
-        ]
 
     @property
     def device(self) -> torch.device:
@@ -140,6 +146,7 @@ class PackedGPT:
             Logits of shape (B, T or logits_to_keep, V).
         """
         config, eps = self.config, self.config.rms_norm_eps
+        check_input(config, input_ids, attention_mask, cache.length)
         B, T = input_ids.shape
         H, H_kv, D = config.num_attention_heads, config.kv_heads, config.channels_per_head
         position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -T:]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -54,15 +55,24 @@ def future_leak(model: GPT, context: int = 16, seed: int = 0) -> float:
     Returns:
         Largest change of any logit before the last position; 0 for a causal model.
 
+    Raises:
+        ValueError: If the text would have no earlier position, or no other last token.
+
     Chapter: pretraining/training_dynamics.
     """
+    if context < 2 or model.config.vocab_size < 2:
+        raise ValueError(
+            f"context is {context} and the vocabulary has {model.config.vocab_size} tokens: "
+            "the check needs at least 2 of both"
+        )
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(model.config.vocab_size, (1, context), generator=generator)
+    text = text.to(model.device)
     other = text.clone()
     other[0, -1] = (other[0, -1] + 1) % model.config.vocab_size
     with torch.no_grad():
         change = (model(text) - model(other)).abs()[0, :-1]
-    return change.max().item()
+    return float(change.max())
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,8 @@ def resumable_run(folder: Path, steps: int, kill_at: int = -1) -> tuple[str, int
     corpus = corpus_of(NANO.dataset)
     torch.manual_seed(0)
     model = GPT(replace(NANO.model, vocab_size=corpus.tokenizer.vocab_size))
-    training = replace(NANO.training, max_steps=steps, save_steps=10)
+    warmup = min(NANO.training.warmup_steps, steps)
+    training = replace(NANO.training, max_steps=steps, warmup_steps=warmup, save_steps=10)
     batches = KillSwitch(corpus.train, NANO.batch_size, NANO.model.max_position_embeddings)
     batches.kill_at = kill_at
     history = train(model, summed_loss, batches, training, checkpoint_folder=folder)
@@ -159,11 +170,17 @@ def kill_and_resume(steps: int = 60, kill_at: int | None = None) -> ResumeCheck:
 
     Raises:
         RuntimeError: If a process that should have finished did not, or the other way round.
+        ValueError: If the process would not die within the run.
 
     Chapter: pretraining/training_dynamics.
-    """
-    if kill_at is None:
-        kill_at = 11 + int.from_bytes(os.urandom(4), "big") % (steps - 12)
+    """  # noqa: DOC502, DOC503
+    if kill_at is None and steps > 12:  # after the first checkpoint
+        kill_at = 11 + secrets.randbelow(steps - 12)
+    if kill_at is None or not 0 <= kill_at < steps:
+        raise ValueError(
+            f"a run of {steps} steps cannot be killed at step {kill_at}: give one of its "
+            "steps, or more than 12 steps and no kill_at"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         undisturbed = _in_new_process(folder / "undisturbed", steps, -1)
@@ -179,7 +196,8 @@ def _in_new_process(folder: Path, steps: int, kill_at: int) -> list[str]:
         "print(*resumable_run(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))"
     )
     command = [sys.executable, "-c", code, str(folder), str(steps), str(kill_at)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}  # the nano model is too small to share
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     expected = -signal.SIGKILL if kill_at >= 0 else 0
     if done.returncode != expected:
         raise RuntimeError(

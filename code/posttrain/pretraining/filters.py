@@ -23,7 +23,8 @@ class SamplingParams:
         min_p: Keep tokens at least this share as likely as the likeliest; 0 keeps all.
         max_new_tokens: Longest completion, in tokens.
         num_generations: Completions per prompt.
-        stop_token_ids: Tokens that end a completion; the stop token is part of it.
+        stop_token_ids: Tokens that end a completion, a sequence even where it is only one; the
+            stop token is part of the completion.
 
     Chapter: pretraining/sampling.
     """
@@ -35,6 +36,11 @@ class SamplingParams:
     max_new_tokens: int = 64
     num_generations: int = 1
     stop_token_ids: Sequence[int] = field(default_factory=tuple)
+
+    @property
+    def filters(self) -> bool:
+        """Whether any filter can drop a token."""
+        return bool(self.top_k) or self.top_p < 1 or bool(self.min_p)
 
     def __post_init__(self) -> None:
         """Refuse values that no distribution can have."""
@@ -49,6 +55,10 @@ class SamplingParams:
         for name, valid, accepted in checks:
             if not valid:
                 raise ValueError(f"{name} is {getattr(self, name)}: give {accepted}")
+        if isinstance(self.stop_token_ids, int | str):
+            raise TypeError(
+                f"stop_token_ids is {self.stop_token_ids!r}: give a sequence of token ids"
+            )
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -87,7 +97,7 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
         top = logits.topk(min(candidates, logits.shape[-1])).values  # (B, K), falling
         probabilities = (top - log_total).exp()
         before = probabilities.cumsum(dim=-1) - probabilities  # mass of the likelier tokens
-        if (before[:, -1] >= top_p).all() or top.shape[-1] == logits.shape[-1]:
+        if (before[..., -1] >= top_p).all() or top.shape[-1] == logits.shape[-1]:
             break
     last_kept = (before < top_p).sum(dim=-1, keepdim=True) - 1
     return logits.masked_fill(logits < top.gather(-1, last_kept.clamp(min=0)), -torch.inf)
@@ -134,7 +144,9 @@ def filter_logits(logits: Tensor, params: SamplingParams) -> Tensor:
     return logits
 
 
-def draw(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    logits: Tensor, params: SamplingParams, uniform: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draw one token per row by inverting the cumulative distribution.
 
     Args:
@@ -147,17 +159,31 @@ def draw(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tenso
         which is what a policy gradient needs; and their log-probability under the filtered
         distribution they were drawn from. The last two are float32, in nats, shape (B,).
 
+    Raises:
+        ValueError: If a row of logits is no distribution, because it holds NaN or infinity.
+
     Chapter: pretraining/sampling.
-    """
+    """  # noqa: DOC502
+    logits = logits.float()  # float32 is faster here, and exact enough for a sum over V
     if params.temperature == 0:
-        token = logits.argmax(dim=-1)
-        logp = logits.float().log_softmax(dim=-1).gather(-1, token[:, None])[:, 0]
-        return token, logp, torch.zeros_like(logp)
-    tempered = logits.float() / params.temperature
-    filtered = filter_logits(logits, params)
-    cumulative = filtered.softmax(dim=-1).cumsum(dim=-1)
+        logps = logits.log_softmax(dim=-1)
+        token = logps.argmax(dim=-1, keepdim=True)
+        logp = logps.gather(-1, token)[:, 0]
+        _require_numbers(logp)
+        return token[:, 0], logp, torch.zeros_like(logp)
+    logps = (logits / params.temperature).log_softmax(dim=-1)
+    kept_logps = filter_logits(logits, params).log_softmax(dim=-1) if params.filters else logps
+    cumulative = kept_logps.exp().cumsum(dim=-1)
     target = uniform[:, None] * cumulative[:, -1:]
     token = torch.searchsorted(cumulative, target, right=True).clamp(max=logits.shape[-1] - 1)
-    logp = (tempered.gather(-1, token) - tempered.logsumexp(dim=-1, keepdim=True))[:, 0]
-    drawn = (filtered.gather(-1, token) - filtered.logsumexp(dim=-1, keepdim=True))[:, 0]
-    return token[:, 0], logp, drawn
+    logp = logps.gather(-1, token)[:, 0]
+    _require_numbers(logp)
+    return token[:, 0], logp, kept_logps.gather(-1, token)[:, 0]
+
+
+def _require_numbers(logp: Tensor) -> None:
+    if not logp.isfinite().all():
+        raise ValueError(
+            "the logits hold NaN or infinity: the weights are damaged, or the temperature is "
+            "so low that dividing by it overflows (0 is greedy)"
+        )

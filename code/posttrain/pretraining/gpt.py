@@ -1,8 +1,8 @@
 """One decoder that is both GPT-2 in small and Llama: a few switches lie between them.
 
 With ``norm="layernorm"``, ``position="learned"`` and ``mlp="gelu"`` it is a GPT-2-style model
-(Radford et al., 2019). With ``"rmsnorm"``, ``"rope"``, ``"swiglu"`` and fewer key/value heads it
-is a Llama-style model (Touvron et al., 2023), and SmolLM2's published weights load into it.
+(Radford et al., 2019). With ``"rmsnorm"``, ``"rope"``, ``"swiglu"`` and fewer key/value heads
+it is a Llama-style model (Touvron et al., 2023), and SmolLM2's published weights load into it.
 
 Chapter: pretraining/gpt.
 """
@@ -32,6 +32,43 @@ def build_norm(config: GPTConfig) -> nn.Module:
     if config.norm == "rmsnorm":
         return RMSNorm(config.hidden_size, config.rms_norm_eps)
     return nn.LayerNorm(config.hidden_size, config.rms_norm_eps, bias=False)
+
+
+def check_input(
+    config: GPTConfig, input_ids: Tensor, attention_mask: Tensor | None, past: int
+) -> None:
+    """Refuse what would end in an error far from its cause, or in none at all.
+
+    Args:
+        config: The model's shape.
+        input_ids: Token ids; must have shape (B, T).
+        attention_mask: Must have shape (B, past + T), or be ``None``.
+        past: Positions in the cache.
+
+    Raises:
+        ValueError: If a shape is wrong, the context too short or an id not in the vocabulary.
+    """
+    if input_ids.dim() != 2 or not input_ids.numel():
+        raise ValueError(
+            f"input_ids has shape {tuple(input_ids.shape)}: give (B, T), at least one token; "
+            "ids[None] makes a batch of one sequence"
+        )
+    B, T = input_ids.shape
+    if past + T > config.max_position_embeddings:
+        raise ValueError(
+            f"{past + T} positions are more than the model's context of "
+            f"{config.max_position_embeddings}: shorten the input"
+        )
+    if attention_mask is not None and attention_mask.shape != (B, past + T):
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}: give {(B, past + T)}, "
+            f"which is {past} cached and {T} new positions"
+        )
+    if input_ids.is_cpu and not 0 <= input_ids.min() <= input_ids.max() < config.vocab_size:
+        raise ValueError(
+            f"token ids run from {input_ids.min()} to {input_ids.max()}: this model knows 0 to "
+            f"{config.vocab_size - 1}; was the text encoded with another tokenizer?"
+        )
 
 
 class Block(nn.Module):
@@ -94,7 +131,9 @@ class GPT(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.position == "learned":
-            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.embed_positions = nn.Embedding(
+                config.max_position_embeddings, config.hidden_size
+            )
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = build_norm(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -151,15 +190,12 @@ class GPT(nn.Module):
             Logits of shape (B, T or logits_to_keep, V).
 
         Raises:
-            ValueError: If the sequence is longer than ``max_position_embeddings``.
-        """
-        T = input_ids.shape[1]
+            ValueError: If the sequence is longer than ``max_position_embeddings``, or the
+                input cannot be one of this model.
+        """  # noqa: DOC502
         past = cache.length if cache is not None else 0
-        if past + T > self.config.max_position_embeddings:
-            raise ValueError(
-                f"{past + T} positions are more than the model's context of "
-                f"{self.config.max_position_embeddings}: shorten the input"
-            )
+        check_input(self.config, input_ids, attention_mask, past)
+        T = input_ids.shape[1]
         mask = self.visible(T, past + T).to(input_ids.device)
         if attention_mask is None:
             position_ids = torch.arange(past, past + T, device=input_ids.device).unsqueeze(0)

@@ -64,8 +64,13 @@ class KVCache:
             All keys and values so far, each of shape (B, H_kv, length + T, D).
 
         Raises:
-            ValueError: If the new positions do not fit.
+            ValueError: If the new positions or the number of sequences do not fit.
         """
+        if k.shape[0] != self.keys.shape[1]:
+            raise ValueError(
+                f"the cache holds {self.keys.shape[1]} sequences and {k.shape[0]} are given: "
+                "make it with that batch_size, or select its rows"
+            )
         end = self.length + k.shape[2]
         if end > self.max_length:
             raise ValueError(
@@ -74,7 +79,11 @@ class KVCache:
             )
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        # contiguous: batched products on a CPU are slow on the gaps that unused places leave
+        return (
+            self.keys[layer, :, :, :end].contiguous(),
+            self.values[layer, :, :, :end].contiguous(),
+        )
 
     def advance(self, T: int) -> None:
         """Count the ``T`` positions that every layer has appended."""
@@ -84,14 +93,16 @@ class KVCache:
         """Return a cache that holds the given rows, each as often as it is named.
 
         Args:
-            rows: Indices into the batch, integer tensor of shape (B_new,).
+            rows: Indices into the batch, integer tensor of shape (B_new,), or a boolean tensor
+                of shape (B,) that says which rows stay.
 
         Returns:
             A new cache of ``B_new`` rows, filled to the same length.
         """
-        L, _, H_kv, S, D = self.keys.shape
-        chosen = KVCache(L, len(rows), H_kv, S, D, self.keys.dtype, self.keys.device)
+        keys = self.keys[:, rows, :, : self.length]
+        L, B_new, H_kv, _, D = keys.shape
+        chosen = KVCache(L, B_new, H_kv, self.max_length, D, keys.dtype, keys.device)
         chosen.length = self.length
-        chosen.keys[:, :, :, : self.length] = self.keys[:, rows, :, : self.length]
+        chosen.keys[:, :, :, : self.length] = keys
         chosen.values[:, :, :, : self.length] = self.values[:, rows, :, : self.length]
         return chosen

@@ -62,7 +62,7 @@ def held_out_losses(
     losses = []
     for batch in evaluation_windows(tokens, context, max_windows):
         batch = batch.to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             logits = model(batch.input_ids)
         token_losses = nn.functional.cross_entropy(
             logits.float().transpose(1, 2), batch.labels, reduction="none"

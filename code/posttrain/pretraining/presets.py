@@ -44,14 +44,14 @@ class PretrainPreset:
 
 CPU = PretrainPreset(
     name="cpu",
-    dataset="shakespeare",  # 1 MB: more than the run reads, so it cannot be memorized
+    dataset="shakespeare",  # 1 MB, read three times: too much for so small a model to memorize
     model=GPTConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=VOCABULARY,  # for sizes only: the corpus decides
         hidden_size=128,  # the width of nanoGPT's CPU recipe, for comparison
         intermediate_size=352,  # 8/3 of the width, to a multiple of 32
-        num_hidden_layers=4,  # likewise
-        num_attention_heads=4,  # 32 channels a head
-        max_position_embeddings=128,  # about two lines of verse
+        num_hidden_layers=4,  # the depth of that recipe
+        num_attention_heads=4,  # as that recipe: 32 channels a head
+        max_position_embeddings=128,  # about three lines of verse
     ),
     batch_size=16,  # 2,048 tokens a step: enough to keep both cores busy
     training=TrainingConfig(
@@ -69,18 +69,22 @@ CPU = PretrainPreset(
 
 NANO = PretrainPreset(
     name="nano",
-    dataset="shakespeare",
+    dataset="shakespeare",  # as cpu, so that losses can be compared
     model=replace(
         CPU.model,
-        hidden_size=64,  # a tenth of the parameters: a run takes seconds, so seeds are cheap
-        intermediate_size=160,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
+        hidden_size=64,  # an eighth of the parameters: a run takes seconds, so seeds are cheap
+        intermediate_size=160,  # 8/3 of the width, to a multiple of 32
+        num_hidden_layers=2,  # the fewest with which a head can build on another
+        num_attention_heads=2,  # 32 channels a head, as cpu
+        max_position_embeddings=64,  # about a line and a half of verse
     ),
-    batch_size=16,
+    batch_size=16,  # as cpu
     training=replace(
-        CPU.training, max_steps=300, warmup_steps=30, eval_steps=0, save_steps=0
+        CPU.training,
+        max_steps=300,  # a few seconds; the order of the settings in a sweep shows by then
+        warmup_steps=30,  # a tenth of the run
+        eval_steps=0,  # at the start and the end only: sweeps compare ends
+        save_steps=0,  # a run this short is started again, not resumed
     ),
 )
 
@@ -88,25 +92,25 @@ T4 = PretrainPreset(
     name="t4",
     dataset="shakespeare-all",  # 5 MB, since this run reads far more tokens
     model=GPTConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=VOCABULARY,  # for sizes only: the corpus decides
         hidden_size=384,  # nanoGPT's GPU recipe for characters
         intermediate_size=1024,  # 8/3 of the width
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        max_position_embeddings=256,
+        num_hidden_layers=6,  # as that recipe
+        num_attention_heads=6,  # as that recipe: 64 channels a head
+        max_position_embeddings=256,  # as that recipe: about six lines of verse
     ),
-    batch_size=64,  # 16,384 tokens a step
+    batch_size=64,  # 16,384 tokens a step: large products, which a GPU needs to be busy
     training=TrainingConfig(
-        max_steps=5000,
+        max_steps=5000,  # as that recipe: about 16 passes over the text
         learning_rate=1e-3,  # wider models want lower rates
-        warmup_steps=100,
-        weight_decay=0.1,
-        adam_beta2=0.99,
+        warmup_steps=100,  # as cpu
+        weight_decay=0.1,  # the usual value; over so many passes it counts
+        adam_beta2=0.99,  # as cpu
         bf16=False,  # a T4 has no bf16 units
-        eval_steps=250,
-        save_steps=500,
+        eval_steps=250,  # 20 points on the curve
+        save_steps=500,  # an interruption loses at most a tenth of the run
     ),
-    device="cuda",
+    device="cuda",  # the preset is made for that GPU
 )
 
 A100 = replace(
@@ -114,13 +118,17 @@ A100 = replace(
     name="a100",
     model=replace(
         T4.model,
-        hidden_size=768,  # GPT-2 small's width and depth
-        intermediate_size=2048,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        max_position_embeddings=512,
+        hidden_size=768,  # GPT-2 small's width
+        intermediate_size=2048,  # 8/3 of the width
+        num_hidden_layers=12,  # GPT-2 small's depth
+        num_attention_heads=12,  # GPT-2 small's: 64 channels a head
+        max_position_embeddings=512,  # twice the t4: about twelve lines of verse
     ),
-    training=replace(T4.training, learning_rate=6e-4, bf16=True),
+    training=replace(
+        T4.training,
+        learning_rate=6e-4,  # GPT-3 125M's, a model of this width and depth
+        bf16=True,  # an A100 has bf16 units
+    ),
 )
 
 PRESETS = {preset.name: preset for preset in (CPU, NANO, T4, A100)}

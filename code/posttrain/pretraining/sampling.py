@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from posttrain.pretraining.decoding import PackedGPT
 from posttrain.pretraining.filters import SamplingParams as SamplingParams
 from posttrain.pretraining.filters import draw
 from posttrain.pretraining.gpt import GPT
-from posttrain.pretraining.kv_cache import KVCache
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Completions:
 
     Attributes:
         token_ids: Shape (N, T_new), right-padded with ``pad_token_id``.
-        completion_mask: 1 where ``token_ids`` was drawn, 0 where it is padding, shape (N, T_new).
+        completion_mask: 1 where a token was drawn, 0 on padding, shape (N, T_new).
         logps: Log-probability of each drawn token at the sampling temperature, before any
             filter, float32, in nats, 0 on padding, shape (N, T_new).
         sampling_logps: The same under the filtered distribution it was drawn from.
@@ -65,19 +65,28 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tenso
         Token ids and attention mask, both of shape (P, T_longest).
 
     Raises:
-        ValueError: If there is no prompt, or one of them is empty.
+        ValueError: If there is no prompt, or one of them is empty or no list of token ids.
 
     Chapter: pretraining/sampling.
     """
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise ValueError("every prompt needs at least one token: give a start token to an empty one")
-    longest = max(len(prompt) for prompt in prompts)
-    rows = [[pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(rows), torch.tensor(mask)
+    try:
+        rows = [[index(token) for token in prompt] for prompt in prompts]
+    except TypeError:
+        raise ValueError(
+            "prompts must be lists of token ids, such as [[5, 2], [7]]: encode a text first, "
+            "and put a single prompt into a list"
+        ) from None
+    if not rows or not all(rows):
+        raise ValueError(
+            "every prompt needs at least one token: give a start token to an empty one"
+        )
+    longest = max(map(len, rows))
+    token_ids = [[pad_token_id] * (longest - len(row)) + row for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(token_ids), torch.tensor(mask)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference_mode would make tensors that no later loss may use
 def generate(
     model: GPT | PackedGPT,
     prompts: Sequence[Sequence[int]],
@@ -105,7 +114,8 @@ def generate(
         The completions, prompt by prompt.
 
     Raises:
-        ValueError: If a prompt is empty, or prompt and completion exceed the model's context.
+        ValueError: If a prompt is empty or no list of the model's token ids, if prompt and
+            completion exceed the model's context, or if the model's logits hold NaN.
 
     Chapter: pretraining/sampling.
     """
@@ -119,7 +129,9 @@ def generate(
             f"{model.config.max_position_embeddings}: shorten one of them"
         )
     cache = model.new_cache(len(prompts), T + T_new)
-    mask = torch.cat((mask, torch.ones(len(prompts), T_new, dtype=mask.dtype)), dim=1).to(device)
+    mask = torch.cat((mask, torch.ones(len(prompts), T_new, dtype=mask.dtype)), dim=1).to(
+        device
+    )
     logits = model(input_ids.to(device), mask[:, :T], cache, logits_to_keep=1)[:, -1]
 
     N = len(prompts) * params.num_generations
@@ -139,7 +151,12 @@ def generate(
             break
         if not going.all():
             kept = going.nonzero()[:, 0]
-            active, token, mask, cache = active[kept], token[kept], mask[kept], cache.select(kept)
+            active, token, mask, cache = (
+                active[kept],
+                token[kept],
+                mask[kept],
+                cache.select(kept),
+            )
         logits = model(token[:, None], mask[:, : T + t + 1], cache, logits_to_keep=1)[:, -1]
     return record.completions()
 

@@ -39,10 +39,17 @@ def write_text(
         ``texts`` strings of ``length`` characters, without the prompt.
 
     Raises:
-        ValueError: If the prompt is empty or holds an unknown character.
+        ValueError: If the prompt is empty or holds an unknown character, ``length`` is negative
+            or ``texts`` is less than 1.
 
     Chapter: pretraining/training_dynamics.
     """
+    if length < 0 or texts < 1:
+        raise ValueError(
+            f"length is {length} and texts is {texts}: give at least 0 characters and 1 text"
+        )
+    if not prompt:
+        raise ValueError("the prompt is empty: give at least one character, such as a newline")
     params = params or SamplingParams(temperature=0.8)
     half = max(1, model.config.max_position_embeddings // 2)
     start = tokenizer.encode(prompt)

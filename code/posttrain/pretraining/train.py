@@ -41,7 +41,7 @@ class PretrainRun:
         seed: Seed of weights, batches and samples.
         model: The trained model, in evaluation mode.
         corpus: What it was trained on.
-        history: Loss, gradient norm and evaluations (``train_loss``, ``val_loss``, ``samples``).
+        history: Loss, gradient norm, evaluations (``train_loss``, ``val_loss``, ``samples``).
         diverged: What the guard said where it stopped the run, else ``None``.
         artifact: Where it is stored.
     """
@@ -73,9 +73,14 @@ def corpus_of(preset_dataset: str, characters: int = 0) -> Corpus:
     Returns:
         The corpus.
 
+    Raises:
+        ValueError: If ``characters`` is negative.
+
     Chapter: pretraining/training_dynamics.
     """
-    corpus = load_corpus(preset_dataset)
+    if characters < 0:
+        raise ValueError(f"{characters} characters cannot be kept: give a number, or 0 for all")
+    corpus = corpus_of(preset_dataset) if characters else load_corpus(preset_dataset)
     if characters:
         text = corpus.train_text[:characters]
         corpus = replace(corpus, train=corpus.train[:characters], train_text=text)
@@ -156,7 +161,8 @@ def pretrained(
     Args:
         preset: A preset or its name.
         seed: Seed of weights, batches and samples.
-        model_class: ``GPT``, or one of ``posttrain.pretraining.failures``.
+        model_class: ``GPT``, or one of ``posttrain.pretraining.failures``; its module's code
+            counts, so a class of a notebook is refused.
         train_characters: Train on this many characters only; 0 means all.
         samples: How many texts to write at each of :data:`SAMPLE_STEPS`.
 
@@ -169,7 +175,7 @@ def pretrained(
     Chapter: pretraining/training_dynamics.
     """
     preset = get_preset(preset) if isinstance(preset, str) else preset
-    if preset.device == "cuda" and not torch.cuda.is_available():
+    if torch.device(preset.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"the preset {preset.name!r} needs a GPU and torch sees none here: use 'cpu'"
         )
@@ -179,8 +185,10 @@ def pretrained(
         model, history, diverged = train_model(
             preset, corpus, seed=seed, model_class=model_class, scratch=scratch, samples=samples
         )
-        state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-        save_file({k: v.cpu().contiguous() for k, v in state.items()}, out / "model.safetensors")
+        state = {k: v.cpu().contiguous() for k, v in model.state_dict().items()}
+        if preset.model.tie_word_embeddings:
+            del state["lm_head.weight"]  # it is the embedding
+        save_file(state, out / "model.safetensors")
         write_json_atomic(out / "history.json", asdict(history))
         return {"diverged": diverged, "seconds_training": history.seconds}
 
@@ -190,19 +198,19 @@ def pretrained(
         config={
             "preset": asdict(preset),
             "seed": seed,
-            "model_class": model_class.__name__,
+            "model_class": model_class.__qualname__,
             "samples": samples,
             "bf16": preset.training.use_bf16,
         },
         data=_text_hash(corpus),
-        modules=[__name__],
+        modules=[__name__, model_class.__module__],
     )
     config = replace(preset.model, vocab_size=corpus.tokenizer.vocab_size)
     model = model_class(config)
     state = load_file(artifact.folder / "model.safetensors")
-    state["lm_head.weight"] = state["embed_tokens.weight"]
+    state.setdefault("lm_head.weight", state["embed_tokens.weight"])
     model.load_state_dict(state)
-    history = History(**json.loads((artifact.folder / "history.json").read_text()))
+    history = History(**json.loads((artifact.folder / "history.json").read_text("utf-8")))
     return PretrainRun(
         preset, seed, model.eval(), corpus, history, artifact.metrics["diverged"], artifact
     )

@@ -15,6 +15,21 @@ from posttrain.core.assets import model_folder
 from posttrain.core.files import atomic_path, write_json_atomic
 from posttrain.pretraining.gpt import GPT, GPTConfig
 
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+_LLAMA_DEFAULTS = {  # what a config.json that leaves them out means; ours differ
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "initializer_range": 0.02,
+}
 _PREFIX = "model."  # Hugging Face's LlamaForCausalLM keeps all but the head under this name
 
 
@@ -38,17 +53,23 @@ def config_from_hf(hf_config: dict[str, object]) -> GPTConfig:
         )
     rope = hf_config.get("rope_parameters") or hf_config.get("rope_scaling") or {}
     assert isinstance(rope, dict)
-    if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"rope_type is {rope['rope_type']!r}: only 'default' is implemented")
+    rope_type = rope.get("rope_type") or rope.get("type") or "default"  # old files say type
+    if rope_type != "default":
+        raise ValueError(f"rope_type is {rope_type!r}: only 'default' is implemented")
+    if hf_config.get("hidden_act", "silu") != "silu":
+        raise ValueError(
+            f"hidden_act is {hf_config['hidden_act']!r}: only 'silu' fits this GPT"
+        )
     if hf_config.get("attention_bias") or hf_config.get("mlp_bias"):
         raise ValueError("this model has biases: only models without them fit this GPT")
-    shared = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim",
-        "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
-        "rms_norm_eps", "tie_word_embeddings", "initializer_range",
-    )  # fmt: skip
-    values = {name: hf_config[name] for name in shared if hf_config.get(name) is not None}
+    missing = [name for name in _REQUIRED if hf_config.get(name) is None]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} not in config.json: the shape is not known")
     theta = rope.get("rope_theta") or hf_config.get("rope_theta") or 10_000.0
+    values = {name: hf_config.get(name) for name in _REQUIRED}
+    for name, default in _LLAMA_DEFAULTS.items():
+        given = hf_config.get(name)
+        values[name] = default if given is None else given
     return GPTConfig(**values, rope_theta=float(theta))  # type: ignore[arg-type]
 
 
@@ -80,7 +101,9 @@ def load_pretrained(name_or_folder: str | Path, dtype: torch.dtype = torch.float
         state["lm_head.weight"] = state["embed_tokens.weight"]
     wrong = set(state) ^ set(model.state_dict())
     if wrong:
-        raise ValueError(f"{folder} does not fit: {len(wrong)} names differ, {min(wrong)!r} first")
+        raise ValueError(
+            f"{folder} does not fit: {len(wrong)} names differ, {min(wrong)!r} first"
+        )
     model.load_state_dict(state, assign=True)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
@@ -102,8 +125,8 @@ def save_pretrained(model: GPT, folder: str | Path) -> None:
     config = model.config
     if (config.norm, config.position, config.mlp) != ("rmsnorm", "rope", "swiglu"):
         raise ValueError(
-            f"norm={config.norm!r}, position={config.position!r}, mlp={config.mlp!r} is no Llama: "
-            "only 'rmsnorm', 'rope', 'swiglu' can be saved in its format"
+            f"norm={config.norm!r}, position={config.position!r}, mlp={config.mlp!r} is no "
+            "Llama: only 'rmsnorm', 'rope', 'swiglu' can be saved in its format"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +134,8 @@ def save_pretrained(model: GPT, folder: str | Path) -> None:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
+        "bos_token_id": None,  # left out, they would be 1 and 2, which may be any token here
+        "eos_token_id": None,
         "attention_bias": False,
         "mlp_bias": False,
         "head_dim": config.channels_per_head,
@@ -118,12 +143,8 @@ def save_pretrained(model: GPT, folder: str | Path) -> None:
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "dtype": str(model.embed_tokens.weight.dtype).removeprefix("torch."),
     }
-    for name in (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_attention_heads", "max_position_embeddings", "rms_norm_eps",
-        "tie_word_embeddings", "initializer_range",
-    ):  # fmt: skip
-        hf_config[name] = getattr(config, name)
+    for name in (*_REQUIRED, *_LLAMA_DEFAULTS):
+        hf_config.setdefault(name, getattr(config, name))
     tensors = {
         (name if name == "lm_head.weight" else _PREFIX + name): value.contiguous()
         for name, value in model.state_dict().items()
