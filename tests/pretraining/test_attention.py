@@ -72,6 +72,14 @@ def test_forbidden_keys_have_exactly_no_weight(dtype: torch.dtype) -> None:
     assert not torch.equal(before[:, :, -1], after[:, :, -1])
 
 
+def test_a_forbidden_key_loses_to_an_allowed_one_however_bad_that_is() -> None:
+    q = torch.full((1, 1, 1, 4), 100.0)
+    k = torch.tensor([[[[-100.0] * 4, [100.0] * 4]]])  # the allowed key's score is -20,000
+    v = torch.tensor([[[[1.0] * 4, [2.0] * 4]]])
+    out = scaled_dot_product_attention(q, k, v, torch.tensor([[True, False]]))
+    assert torch.equal(out, torch.ones(1, 1, 1, 4))
+
+
 def test_large_scores_do_not_overflow() -> None:
     q = torch.full((1, 1, 1, 4), 1e4)
     k = torch.stack((torch.full((4,), 1e4), torch.full((4,), -1e4)))[None, None]

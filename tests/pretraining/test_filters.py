@@ -152,6 +152,11 @@ def test_impossible_settings_are_refused(changes: dict[str, float], message: str
         SamplingParams(**changes)
 
 
+def test_top_k_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="top_k is 0: keep at least one token"):
+        keep_top_k(HALVES, 0)
+
+
 @pytest.mark.parametrize("stop", [2, "</s>"])
 def test_a_single_stop_token_is_refused(stop: object) -> None:
     with pytest.raises(TypeError, match=r"stop_token_ids is .*: give a sequence of token ids"):

@@ -119,6 +119,13 @@ def test_a_batch_without_a_label_is_refused() -> None:
         next_token_loss(torch.zeros(1, 2, 3), torch.full((1, 2), -100))
 
 
+@pytest.mark.parametrize("shape", [(3, 2), (2, 2), (6,)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    # As many labels in another order would give a number, and a wrong one.
+    with pytest.raises(ValueError, match=r"labels have shape .*: give \(2, 3\), one label for"):
+        next_token_loss(torch.zeros(2, 3, 5), torch.zeros(shape, dtype=torch.long))
+
+
 @pytest.mark.parametrize(
     ("ids", "mask", "message"),
     [

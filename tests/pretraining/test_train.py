@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_the_code_of_the_model_class_counts():
     record = pretrained(PRESET, model_class=LeakyGPT).artifact.record
     assert "posttrain.pretraining.failures" in record["modules"]
     assert {"posttrain.core.training", "posttrain.pretraining.gpt"} <= set(record["modules"])
+
+
+def test_a_class_of_a_notebook_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Its code cannot be hashed, so a stale run would be found after an edit."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as in a notebook
+    in_notebook = type("Mine", (GPT,), {"__module__": "__main__"})
+    with pytest.raises(ValueError, match="no source for the module '__main__'"):
+        pretrained(PRESET, model_class=in_notebook)
+
+
+def test_machines_with_and_without_bf16_keep_runs_of_their_own(monkeypatch):
+    preset = replace(PRESET, training=replace(PRESET.training, bf16=None, eval_steps=0))
+    folders = set()
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr("posttrain.core.optimization.preferred_dtype", lambda d=dtype: d)
+        folders.add(pretrained(preset).artifact.folder)
+    assert len(folders) == 2
 
 
 def test_an_untied_head_is_stored_too():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from posttrain.core.errors import AssetError
 from posttrain.pretraining.gpt import GPT, GPTConfig
 from posttrain.pretraining.weights import config_from_hf, load_pretrained, save_pretrained
 
@@ -85,6 +86,15 @@ def test_a_loaded_model_can_be_trained(saved: Path) -> None:
     model = load_pretrained(saved)
     model(torch.tensor([[1, 2, 3]])).sum().backward()
     assert all(p.grad is not None and p.is_leaf for p in model.parameters())
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"holds no config.json: give a folder of saved"
+    ):
+        load_pretrained(tmp_path)
+    with pytest.raises(AssetError, match="unknown model 'gpt5'"):
+        load_pretrained("gpt5")
 
 
 @pytest.mark.parametrize("change", ["one more", "one less"])

@@ -123,7 +123,7 @@ def save_checkpoint(
         TypeError: If the position or the history holds more than tensors and plain values.
 
     Chapter: pretraining/training_dynamics.
-    """  # noqa: DOC502
+    """
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -132,7 +132,11 @@ def save_checkpoint(
         "config": asdict(config),
         "history": asdict(history),
     }
-    _check_readable({"batches": state["batches"], "history": state["history"]})
+    if not _can_be_read_back({"batches": state["batches"], "history": state["history"]}):
+        raise TypeError(
+            "the batches' state_dict or what evaluate returned cannot be kept in a checkpoint: "
+            "use tensors, numbers, strings, lists, tuples and dicts only"
+        )
     with atomic_path(folder / CHECKPOINT_NAME) as temporary:
         torch.save(state, temporary)
 
@@ -208,18 +212,16 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _check_readable(part: dict[str, Any]) -> None:
-    """Refuse at once what ``torch.load(..., weights_only=True)`` would refuse at resumption."""
+def _can_be_read_back(part: dict[str, Any]) -> bool:
+    """Say now whether ``torch.load(..., weights_only=True)`` would refuse it at resumption."""
     buffer = io.BytesIO()
     torch.save(part, buffer)
     buffer.seek(0)
     try:
         torch.load(buffer, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise TypeError(
-            "the batches' state_dict or what evaluate returned cannot be kept in a checkpoint: "
-            "use tensors, numbers, strings, lists, tuples and dicts only"
-        ) from error
+    except pickle.UnpicklingError:
+        return False
+    return True
 
 
 def _uses_cuda() -> bool:

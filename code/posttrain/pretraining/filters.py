@@ -69,10 +69,16 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
         top_k: How many to keep; more than ``V`` keeps all.
 
     Returns:
-        Logits of the same shape, minus infinity where a token was dropped.
+        Logits of the same shape, minus infinity where a token was dropped. Tokens that tie with
+        the last one kept are kept too.
+
+    Raises:
+        ValueError: If ``top_k`` is less than 1.
 
     Chapter: pretraining/sampling.
     """
+    if top_k < 1:
+        raise ValueError(f"top_k is {top_k}: keep at least one token")
     smallest_kept = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < smallest_kept, -torch.inf)
 
@@ -81,7 +87,8 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     """Keep the nucleus: the fewest tokens that reach the mass ``top_p``.
 
     The token that crosses the line is kept, so at least one always is (Holtzman et al., 2020,
-    Eq. 2). Sorting a whole vocabulary is slow, so the likeliest 1,024 are tried first.
+    Eq. 2), and so are all that are exactly as likely as that one. Sorting a whole vocabulary is
+    slow, so the likeliest 1,024 are tried first.
 
     Args:
         logits: Shape (B, V).

@@ -258,10 +258,15 @@ def next_token_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) ->
         Mean loss per trained token, in nats, a float32 scalar.
 
     Raises:
-        ValueError: If no label is left to train on.
+        ValueError: If no label is left to train on, or their shape is not that of the logits.
 
     Chapter: pretraining/gpt.
     """
+    if labels.shape != logits.shape[:2]:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}: give {tuple(logits.shape[:2])}, one "
+            "label for each position of the logits"
+        )
     if not (labels != ignore_index).any():
         raise ValueError("every label is masked: this batch has no token to train on")
     return nn.functional.cross_entropy(

@@ -91,6 +91,8 @@ def load_pretrained(name_or_folder: str | Path, dtype: torch.dtype = torch.float
     """
     folder = Path(name_or_folder)
     if not (folder / "config.json").is_file():
+        if folder.is_dir():
+            raise ValueError(f"{folder} holds no config.json: give a folder of saved weights")
         folder = model_folder(str(name_or_folder))
     config = config_from_hf(json.loads((folder / "config.json").read_text()))
     with torch.device("meta"):

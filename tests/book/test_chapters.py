@@ -1,0 +1,510 @@
+"""What holds for each chapter: parts and their order, no typed results, every symbol named."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+PACKAGE = ROOT / "code" / "posttrain"
+STAGES = ("pretraining",)
+"""Stages whose chapters exist; each is a folder of book/ and of the package."""
+
+# Modules whose symbols no chapter needs to name, and why.
+UNNAMED_MODULES = {
+    "core/artifacts.py": "the store is met through pretrained and the command line",
+    "core/code_hash.py": "works inside the store",
+    "core/conversion.py": "works inside core.assets",
+    "core/doctor.py": "belongs to the command line",
+    "core/errors.py": "shown by their messages",
+    "core/files.py": "how files are written; every stage uses it, none teaches it",
+    "core/goals_table.py": "how check_goals shows its table",
+    "core/paths.py": "environment variables; a matter of the setup page",
+    "core/store.py": "works inside core.artifacts",
+    "core/svg.py": "works inside core.plotting",
+    "core/texts.py": "how the plays are normalized, which the data set's user never sees",
+}
+# Single symbols, and why.
+UNNAMED = {
+    "core/assets.py": {
+        "ModelSource": "works inside load_model",
+        "load_dataset": "gives tables; the chapters so far read texts, with load_text",
+        "model_folder": "works inside load_model and load_pretrained",
+    },
+    "core/checkpoints.py": {
+        "BatchSource": "a protocol, for type checkers",
+        "History": "returned by train; chapters read its fields",
+        "random_state": "works inside save_checkpoint and train",
+        "set_random_state": "works inside load_checkpoint and train",
+    },
+    "core/goals.py": {
+        "collect_goals": "belongs to the command line",
+        "goals_file": "belongs to the site's scoreboard",
+    },
+    "core/grading.py": {
+        "Grade": "returned by the graders",
+        "Mistake": "works inside the graders",
+        "random_numbers": "works inside the graders",
+    },
+    "core/machine.py": {
+        "describe_gpu": "belongs to the command line",
+        "has_native_bf16": "works inside preferred_dtype",
+        "memory_gib": "belongs to the command line",
+        "package_version": "works inside run_record",
+        "run_record": "works inside the store",
+    },
+    "core/optimization.py": {
+        "TrainingConfig": "met through the presets, which hold one",
+        "build_optimizer": "its equation is shown; its code only fills in torch's AdamW",
+    },
+    "core/plotting.py": {"sequential": "a color map, chosen by heatmap"},
+    "core/stats.py": {
+        "Estimate": "returned by the functions; chapters read its fields",
+        "Interval": "returned by the functions",
+        "McNemar": "returned by mcnemar_exact",
+        "PairedDifference": "returned by paired_bootstrap",
+        "mcnemar_exact": "for before/after comparisons, which begin with fine-tuning",
+        "paired_bootstrap": "for before/after comparisons, which begin with fine-tuning",
+    },
+    "pretraining/accounting.py": {
+        "ParameterCount": "returned by parameter_count",
+        "TrainingMemory": "returned by training_memory",
+    },
+    "pretraining/data.py": {
+        "Corpus": "returned by load_corpus",
+        "evaluation_windows": "works inside held_out_losses",
+    },
+    "pretraining/decoding.py": {"PackedLinear": "works inside PackedGPT"},
+    "pretraining/failures.py": {
+        "KillSwitch": "works inside kill_and_resume",
+        "ResumeCheck": "returned by kill_and_resume",
+        "resumable_run": "works inside kill_and_resume",
+    },
+    "pretraining/gpt.py": {
+        "build_norm": "works inside GPT",
+        "check_input": "works inside GPT: bad input gets a clear sentence",
+    },
+    "pretraining/metrics.py": {"summed_loss": "hands the loss to core.training.train"},
+    "pretraining/presets.py": {"get_preset": "pretrained takes the name"},
+    "pretraining/sampling.py": {
+        "Completions": "returned by generate; chapters read its fields"
+    },
+    "pretraining/train.py": {
+        "PretrainRun": "returned by pretrained",
+        "corpus_of": "works inside pretrained",
+        "pretrain_command": "belongs to the command line",
+        "train_model": "works inside pretrained",
+    },
+    "pretraining/weights.py": {"config_from_hf": "works inside load_pretrained"},
+}
+
+
+def contents() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+
+
+CHAPTERS = [name for name in contents() if name.split("/")[1] in STAGES]
+
+
+@pytest.fixture(params=CHAPTERS)
+def path(request: pytest.FixtureRequest) -> Path:
+    file = (ROOT / request.param).with_suffix(".md")
+    if not file.is_file():
+        pytest.skip(f"{request.param} is not written yet")
+    return file
+
+
+# --- reading a MyST page ---
+
+
+@dataclass
+class Block:
+    """A directive, with the numbers of its first and last line."""
+
+    name: str
+    argument: str
+    start: int
+    end: int = 0
+    options: dict[str, str] = field(default_factory=dict)
+    body: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Page:
+    """A page: its directives, and its lines of prose by number."""
+
+    blocks: list[Block] = field(default_factory=list)
+    prose: dict[int, str] = field(default_factory=dict)
+
+    def named(self, *names: str) -> list[Block]:
+        return [block for block in self.blocks if block.name in names]
+
+
+CODE = {"code", "code-cell", "code-block", "literalinclude", "math", "raw", "mermaid"}
+FENCE = re.compile(r"^\s*(`{3,}|:{3,})(?:\{([\w:.-]+)\})?\s*(.*)$")
+
+
+def read(text: str) -> Page:
+    """Split a page into directives and prose; code and formulas are no prose."""
+    page, lines = Page(), text.splitlines()
+    first = lines.index("---", 1) + 1 if lines and lines[0] == "---" else 0
+    stack: list[tuple[str, Block]] = []
+    in_options = display_math = False
+    for number, line in enumerate(lines[first:], first + 1):
+        match = FENCE.match(line)
+        if stack and match and not match[2] and not match[3] and match[1] == stack[-1][0]:
+            stack.pop()[1].end = number
+            in_options = False
+            continue
+        for _, block in stack:
+            block.body.append(line)
+        code = bool(stack) and stack[-1][1].name in CODE
+        if match and not code and (match[2] or match[1][0] == "`"):
+            block = Block(match[2] or "code", match[3], number)
+            stack.append((match[1], block))
+            page.blocks.append(block)
+            in_options = True
+            if match[2] and not match[2].startswith(("glue", "figure", "image")):
+                page.prose[number] = match[3] if match[2] not in CODE else ""
+            continue
+        option = re.match(r"\s*:([\w-]+):\s*(.*)$", line) if in_options else None
+        if option:
+            stack[-1][1].options[option[1]] = option[2]
+            continue
+        in_options = False
+        if line.strip() == "$$":
+            display_math = not display_math
+        elif not code and not display_math:
+            page.prose[number] = line
+    return page
+
+
+# --- the parts of a chapter ---
+
+
+def goals_list(page: Page) -> tuple[int, int]:
+    """Line and length of the first list of the page; (0, 0) without one."""
+    start = items = 0
+    for number, line in page.prose.items():
+        if re.match(r"(?:[-*+]|\d+[.)])\s+\S", line):
+            start, items = start or number, items + 1
+        elif start and line.strip() and not line.startswith(" "):
+            break
+    return start, items
+
+
+def cost_box(page: Page) -> Block | None:
+    for block in page.named("admonition", "note", "card", "dropdown"):
+        text = "\n".join([block.argument, *block.body]).lower()
+        wanted = (r"\bpredicted\b", r"\bmeasured\b", r"\btime\b|seconds|minutes", r"\bmemory\b")
+        if all(re.search(word, text) for word in wanted):
+            return block
+    return None
+
+
+def shown_cells(page: Page) -> list[Block]:
+    cells = page.named("code-cell")
+    return [cell for cell in cells if "remove-cell" not in cell.options.get("tags", "")]
+
+
+def exercises(page: Page) -> list[Block]:
+    return page.named("exercise", "exercise-start")
+
+
+def problems_of_exercises(page: Page) -> Iterator[str]:
+    """An exercise wants a folded solution that runs."""
+    solutions = {block.argument.strip(): block for block in page.named("solution-start")}
+    ends = sorted(block.start for block in page.named("solution-end"))
+    for exercise in exercises(page):
+        label = exercise.options.get("label", "")
+        solution = solutions.get(label)
+        if not label or solution is None:
+            yield f"line {exercise.start}: the exercise {label!r} has no solution-start"
+            continue
+        end = next((line for line in ends if line > solution.start), 0)
+        cells = [c for c in page.named("code-cell") if solution.start < c.start < end]
+        if not cells:
+            yield f"line {solution.start}: the solution of {label} runs no cell"
+        if solution.options.get("class") != "dropdown":
+            yield f"line {solution.start}: the solution of {label} is not folded"
+
+
+def problems(text: str, chapter: str) -> list[str]:
+    """What a chapter's parts lack, and whether they stand in the order of the design."""
+    page, found = read(text), []
+    list_at, items = goals_list(page)
+    if not 3 <= items <= 5:
+        found.append(f"the first list is the goals: 3 to 5 items, here {items}")
+    box = cost_box(page)
+    if box is None:
+        found.append("no box with predicted and measured time and memory")
+    elif not any("{glue" in line for line in box.body):
+        found.append("nothing measured is glued into the box")
+    found += problems_of_exercises(page)
+    if not exercises(page):
+        found.append("no exercise")
+    cells = shown_cells(page)
+    last = "\n".join(cells[-1].body) if cells else ""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(re.sub(r"^:\w.*|^[%!].*", "", last, flags=re.M)))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check_goals"
+    ]
+    if not calls:
+        found.append("the last cell that is shown does not call check_goals")
+    elif f"chapter='{chapter}'" not in {ast.unparse(keyword) for keyword in calls[0].keywords}:
+        found.append(f"check_goals wants chapter={chapter!r}")
+    reading = [n for n, line in page.prose.items() if re.match(r"## .*\breading\b", line, re.I)]
+    if not reading:
+        found.append("no section whose heading has the word Reading")
+    elif not any("{cite" in line for n, line in page.prose.items() if n > reading[-1]):
+        found.append("the reading cites nothing")
+    order = {
+        "goals": list_at,
+        "box": box.start if box else 0,
+        "exercises": exercises(page)[0].start if exercises(page) else 0,
+        "check_goals": cells[-1].start if calls else 0,
+        "reading": reading[-1] if reading else 0,
+    }
+    present = [name for name, line in order.items() if line]
+    if present != sorted(present, key=order.__getitem__):
+        found.append(f"the parts stand out of order: {order}")
+    return found
+
+
+def test_parts_and_their_order(path: Path):
+    chapter = path.relative_to(BOOK).with_suffix("").as_posix()
+    found = problems(path.read_text(encoding="utf-8"), chapter)
+    assert not found, f"{path.name}:\n" + "\n".join(found)
+
+
+# --- no typed results ---
+
+UNIT = (
+    r"(?:%|percent\b|[×x](?!\s*\d)(?!\w)|times (?:as|faster|slower|more|less|larger|smaller)\b"
+    r"|tok/s|tokens?/s|tokens (?:a|per) second|[kKMGT]i?B\b|[GT]?FLOPS?\b|GFLOP/s"
+    r"|ms\b|s\b|seconds?\b|minutes?\b|hours?\b)"
+)
+TYPED = re.compile(rf"(?<![\w.#])\d[\d.,]*[\s\u00a0\u202f]*{UNIT}")
+CONFIDENCE = re.compile(
+    r"\b9\d(?:\.\d)?[\s\u00a0]*% (?:\w+ )?(?:confidence|intervals?|bands?)\b"
+)
+GIVEN = re.compile(r"<!--\s*given:\s*\S.*?-->")
+NO_PROSE = re.compile(r"<!--.*?-->|\{[\w:-]+\}`[^`]*`|`[^`]*`|\$[^$]*\$|\]\([^)]*\)")
+
+
+def typed_results(text: str) -> list[str]:
+    """Numbers with a unit that stand in the prose without coming from a cell.
+
+    A line may say ``<!-- given: reason -->``: the number is a choice, a definition or an
+    estimate made before the run. The box's column of predictions is such without saying so,
+    and so is the level of an interval.
+    """
+    page = read(text)
+    box = cost_box(page)
+    found = []
+    for number, line in page.prose.items():
+        if GIVEN.search(line):
+            continue
+        if box and box.start < number < box.end and line.lstrip().startswith("|"):
+            cells = line.strip().strip("|").split("|")
+            line = " | ".join(cells[:1] + cells[2:])
+        line = CONFIDENCE.sub("", NO_PROSE.sub("…", line))
+        found += [f"line {number}: {match[0]}" for match in TYPED.finditer(line)]
+    return found
+
+
+def test_no_result_is_typed(path: Path):
+    found = typed_results(path.read_text(encoding="utf-8"))
+    assert not found, (
+        f"{path.name}: glue these, or end the line with <!-- given: reason -->:\n"
+        + "\n".join(found)
+    )
+
+
+# --- every public symbol is named ---
+
+
+def public_symbols(module: Path) -> list[str]:
+    body = ast.parse(module.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [x.name for x in body if isinstance(x, kinds) and not x.name.startswith("_")]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for folder in ("core", *STAGES):
+        for module in sorted((PACKAGE / folder).glob("*.py")):
+            yield f"{folder}/{module.name}", module
+
+
+def test_every_public_symbol_is_named_in_a_chapter():
+    files = [(ROOT / name).with_suffix(".md") for name in CHAPTERS]
+    if missing := [file.name for file in files if not file.is_file()]:
+        pytest.skip(f"not written yet: {', '.join(missing)}")
+    named = set(re.findall(r"\w+", "\n".join(file.read_text("utf-8") for file in files)))
+    unnamed = [
+        f"{name}: {symbol}"
+        for name, module in modules()
+        if name not in UNNAMED_MODULES
+        for symbol in public_symbols(module)
+        if symbol not in named and symbol not in UNNAMED.get(name, {})
+    ]
+    assert not unnamed, "in no chapter, and in no exception:\n" + "\n".join(unnamed)
+
+
+def test_every_exception_names_what_exists():
+    found = dict(modules())
+    assert [name for name in (*UNNAMED, *UNNAMED_MODULES) if name not in found] == []
+    assert not set(UNNAMED) & set(UNNAMED_MODULES)
+    for name, symbols in UNNAMED.items():
+        assert set(symbols) <= set(public_symbols(found[name])), name
+
+
+# --- the checks themselves ---
+
+GOOD = """---
+kernelspec: {name: python3}
+---
+# Title
+
+How fast is 3 x 4? Read:
+
+1. one;
+2. two, which goes on
+   in a second line;
+3. three.
+
+```{code-cell}
+:tags: [remove-cell]
+clock = 7  # 12 % of 40 MB
+```
+
+```{admonition} Cost of this page
+| | predicted | measured |
+|---|---|---|
+| time | 30 s | {glue:text}`seconds` s |
+| memory | 1.5 GiB | {glue:text}`memory` GiB |
+```
+
+Accuracy is {glue:text}`accuracy` % (95 % interval {glue:text}`low`). Write `5 MB` or $5 %$.
+The cache is 40 MB. <!-- given: a setting -->
+
+```{math}
+99 % = 1
+```
+
+````{exercise-start} Three
+:label: ex-three
+````
+- What is three?
+```{exercise-end}
+```
+```{solution-start} ex-three
+:class: dropdown
+```
+```{code-cell}
+3
+```
+```{solution-end}
+```
+
+```{code-cell}
+:tags: [hide-input]
+check_goals([], chapter="stage/page")
+```
+```{code-cell}
+:tags: [remove-cell]
+glue("seconds", 1)
+```
+
+## Further reading
+
+- {cite:t}`someone` says so.
+"""
+
+
+def test_a_good_page_passes():
+    assert problems(GOOD, "stage/page") == []
+    assert typed_results(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("2. two, which goes on\n   in a second line;\n", "", "3 to 5 items, here 2"),
+        ("| memory | 1.5 GiB | {glue:text}`memory` GiB |\n", "", "no box with predicted"),
+        ("{glue:text}`seconds` s |", "a while |", None),
+        ("- {cite:t}`someone` says so.", "Nothing.", "the reading cites nothing"),
+        ("## Further reading", "## Sources", "no section whose heading has the word Reading"),
+        ("check_goals([]", "print([]", "the last cell that is shown does not call check_goals"),
+        ('chapter="stage/page"', 'chapter="stage/other"', "wants chapter='stage/page'"),
+        (":label: ex-three", ":label: ex-four", "'ex-four' has no solution-start"),
+        (":class: dropdown\n", "", "is not folded"),
+        ("```{code-cell}\n3\n```\n", "", "the solution of ex-three runs no cell"),
+        ('glue("seconds", 1)', "", None),
+    ],
+)
+def test_a_missing_part_is_found(old: str, new: str, problem: str | None):
+    assert GOOD.count(old) == 1
+    found = problems(GOOD.replace(old, new), "stage/page")
+    assert found == [] if problem is None else any(problem in line for line in found)
+
+
+def test_a_box_that_measures_nothing_is_found():
+    bare = re.sub(r"\{glue:text\}`\w+`", "9", GOOD)
+    assert "nothing measured is glued into the box" in problems(bare, "stage/page")
+
+
+def test_parts_out_of_order_are_found():
+    head, exercise = GOOD.split("````{exercise-start}")
+    solved, rest = exercise.split("```{solution-end}\n```\n")
+    moved = head + rest + "````{exercise-start}" + solved + "```{solution-end}\n```\n"
+    assert any("out of order" in line for line in problems(moved, "stage/page"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "It reached 56 % of them.",
+        "It reached 56.3% of them.",
+        "It is 3.2× as fast.",
+        "It is 3.2x as fast.",
+        "It is 3 times as fast.",
+        "It makes 1,200 tok/s.",
+        "It makes 64 tokens per second.",
+        "It needs 110 MB.",
+        "It needs 1.5 GiB.",
+        "It took 12 s.",
+        "It took 46 ms a step.",
+        "| nano | 12 % |",
+        "```{table} Losses after 20 minutes\n```",
+        "```{glue:figure} loss\n:name: fig\n\nIt fell by 20 %.\n```",
+        "It reached 56 %. <!-- a comment of another kind -->",
+        "It reached 56 %. <!-- given: -->",
+    ],
+)
+def test_a_typed_result_is_found(line: str):
+    assert len(typed_results(f"# Page\n\n{line}\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "It reached {glue:text}`share:.0f` %.",
+        "The bands are 95 % intervals, or 95 % Wilson intervals.",
+        "Batches of 4 × 128 tokens, 300 steps, 135 million parameters, seed 7.",
+        "See [a page](https://example.com/12%20s) and `12 s`.",
+        "A gap of $12 %$ remains.",
+        "$$\n12 %\n$$",
+        "```\n12 %\n```",
+        "It reached 56 %. <!-- given: the paper's number -->",
+    ],
+)
+def test_what_is_no_typed_result_passes(line: str):
+    assert typed_results(f"# Page\n\n{line}\n") == []
