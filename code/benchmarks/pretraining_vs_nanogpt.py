@@ -67,7 +67,9 @@ def main() -> None:
     """Run the comparison and write its record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of nanoGPT")
-    parser.add_argument("--corpus", type=Path, required=True, help="tinyshakespeare's input.txt")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="tinyshakespeare's input.txt"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     corpus = read_corpus(arguments.corpus)
@@ -82,7 +84,9 @@ def main() -> None:
 
     # where nanoGPT's last evaluation misses the target, its whole run is a lower bound
     theirs = [
-        p.seconds_per_step * PEERS_STEPS if np.isnan(p.seconds_to_target) else p.seconds_to_target
+        p.seconds_per_step * PEERS_STEPS
+        if np.isnan(p.seconds_to_target)
+        else p.seconds_to_target
         for p in peers
     ]
     ratios: list[Ratio] = [
@@ -165,10 +169,19 @@ def run_twin(corpus: Corpus, seed: int, bf16: bool) -> float:
         Median seconds per step.
     """
     shape = replace(
-        fast_model(corpus), norm="layernorm", position="learned", mlp="gelu", intermediate_size=512
+        fast_model(corpus),
+        norm="layernorm",
+        position="learned",
+        mlp="gelu",
+        intermediate_size=512,
     )
     training = TrainingConfig(
-        max_steps=200, learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.99, seed=seed, bf16=bf16
+        max_steps=200,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        adam_beta2=0.99,
+        seed=seed,
+        bf16=bf16,
     )
     return _train(shape, training, 12, corpus).seconds_per_step
 

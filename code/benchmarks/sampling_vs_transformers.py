@@ -39,11 +39,15 @@ def main() -> None:
         prompts = [PROMPT] * batch_size
         ids = torch.tensor(prompts)
         for temperature in (0.0, 1.0):
-            params = SamplingParams(temperature=temperature, max_new_tokens=arguments.new_tokens)
+            params = SamplingParams(
+                temperature=temperature, max_new_tokens=arguments.new_tokens
+            )
             options = {"do_sample": temperature > 0, "top_k": 0} if temperature else {}
 
             def ours(prompts=prompts, params=params) -> float:
-                return tokens_per_second(lambda: generate(packed, prompts, params), prompts, params)
+                return tokens_per_second(
+                    lambda: generate(packed, prompts, params), prompts, params
+                )
 
             def peers(ids=ids, options=options, prompts=prompts, params=params) -> float:
                 new = params.max_new_tokens
@@ -66,7 +70,9 @@ def main() -> None:
 
     ceiling = matmul_ceiling(torch.bfloat16)
     per_token = forward_flops(model.config, 64) / 64
-    print(f"bf16 product ceiling {ceiling / 1e9:.0f} GFLOP/s: {ceiling / per_token:.0f} tokens/s")
+    print(
+        f"bf16 product ceiling {ceiling / 1e9:.0f} GFLOP/s: {ceiling / per_token:.0f} tokens/s"
+    )
     write_result(
         "sampling_vs_transformers",
         ratios,

@@ -85,7 +85,7 @@ WRONG_NUCLEI = [
     (wrong(crossing=False), "You dropped the token that crosses the line"),
     (wrong(crossing=False, at_least_one=False), "You dropped the token that crosses the line"),
     (wrong(ascending=True), "You added the probabilities up from the smallest"),
-    (wrong(ascending=True, crossing=False, at_least_one=False), "You added the probabilit"),
+    (wrong(ascending=True, crossing=False, at_least_one=False), "You added the"),
     (lambda x, t, p: token_by_token(x, 1 / t, p), "You multiplied by the temperature"),
     (lambda x, t, p: token_by_token(x, t, p).softmax(dim=-1), "You returned probabilities"),
     (lambda x, t, p: token_by_token(x, 1.0, p), "You forgot the temperature"),

@@ -89,9 +89,7 @@ def test_a_loaded_model_can_be_trained(saved: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"holds no config.json: give a folder of saved"
-    ):
+    with pytest.raises(ValueError, match=r"holds no config.json: give a folder of saved"):
         load_pretrained(tmp_path)
     with pytest.raises(AssetError, match="unknown model 'gpt5'"):
         load_pretrained("gpt5")

@@ -174,7 +174,7 @@ def draw(
     logits = logits.float()  # float32 is faster here, and exact enough for a sum over V
     if params.temperature == 0:
         logps = logits.log_softmax(dim=-1)
-        token = logps.argmax(dim=-1, keepdim=True)
+        token = logits.argmax(dim=-1, keepdim=True)
         logp = logps.gather(-1, token)[:, 0]
         _require_numbers(logp)
         return token[:, 0], logp, torch.zeros_like(logp)
