@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import pickle
 import re
@@ -288,7 +289,7 @@ def first_below(curve: list[tuple[int, float]], target: float) -> float:
     Returns:
         The step, or NaN where the curve stays above.
     """
-    for (step_0, loss_0), (step_1, loss_1) in zip(curve, curve[1:], strict=False):
+    for (step_0, loss_0), (step_1, loss_1) in itertools.pairwise(curve):
         if loss_1 <= target < loss_0:
             return step_0 + (step_1 - step_0) * (loss_0 - target) / (loss_0 - loss_1)
     return float("nan")

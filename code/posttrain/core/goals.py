@@ -233,4 +233,4 @@ def _display(table: GoalsTable) -> None:
     except ImportError:
         print(table)
     else:
-        display(table)  # type: ignore[no-untyped-call]
+        display(table)

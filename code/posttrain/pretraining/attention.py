@@ -98,7 +98,7 @@ def rotary_angles(
 
     Returns:
         Cosines and sines, float32, each of shape (B, 1, T, D), with both halves alike: the
-        pairs are channels ``i`` and ``i + D / 2``, as in Llama's published weights.
+        pairs are channels ``i`` and ``i + D / 2``, as in Hugging Face's Llama weights.
 
     Raises:
         ValueError: If ``head_dim`` is odd.
@@ -119,6 +119,8 @@ def rotary_angles(
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate each pair of channels by its token's angle (Su et al., 2021, Eq. 34).
 
+    The paper pairs neighbors; here, as in Hugging Face's Llama, ``i`` goes with ``i + D / 2``.
+
     Args:
         x: Queries or keys, shape (B, H, T, D).
         cos: Cosines from :func:`rotary_angles`, shape (B, 1, T, D).
@@ -137,7 +139,7 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """Multi-head self-attention; grouped-query where ``num_key_value_heads`` is smaller.
 
-    The four projections carry the names of Llama's published weights.
+    The four projections carry the names of Hugging Face's Llama weights.
 
     Args:
         hidden_size: Channels of the residual stream, ``C``.

@@ -15,7 +15,7 @@ class RMSNorm(nn.Module):
 
     Args:
         hidden_size: Channels, ``C``.
-        eps: Added to the mean square, so that a zero vector stays finite.
+        eps: Added to the mean square, so that a zero vector stays finite; not in the paper.
 
     Chapter: pretraining/attention.
     """
@@ -40,7 +40,9 @@ class RMSNorm(nn.Module):
 
 
 class GELUFeedForward(nn.Module):
-    """Two projections with a GELU between them, as in GPT-2 (Hendrycks & Gimpel, 2016).
+    """Two projections with a GELU between them (Hendrycks & Gimpel, 2016).
+
+    GPT-2 has biases and a tanh approximation of the GELU; this one is exact, without biases.
 
     Args:
         hidden_size: Channels, ``C``.
@@ -67,7 +69,7 @@ class GELUFeedForward(nn.Module):
 
 
 class SwiGLUFeedForward(nn.Module):
-    """A gated feed-forward layer, as in Llama (Shazeer, 2020, Eq. 6, without biases).
+    """A gated feed-forward layer, as in Llama (SwiGLU; Shazeer, 2020, Eq. 6).
 
     Args:
         hidden_size: Channels, ``C``.

@@ -1,8 +1,9 @@
 """One decoder that is both GPT-2 in small and Llama: a few switches lie between them.
 
 With ``norm="layernorm"``, ``position="learned"`` and ``mlp="gelu"`` it is a GPT-2-style model
-(Radford et al., 2019). With ``"rmsnorm"``, ``"rope"``, ``"swiglu"`` and fewer key/value heads
-it is a Llama-style model (Touvron et al., 2023), and SmolLM2's published weights load into it.
+(Radford et al., 2019). With ``"rmsnorm"``, ``"rope"`` and ``"swiglu"`` it is a Llama-style one
+(Touvron et al., 2023), and SmolLM2's published weights load into it. Successors of the first
+Llama, SmolLM2 among them, have fewer key/value heads than query heads.
 
 Chapter: pretraining/gpt.
 """
@@ -146,7 +147,8 @@ class GPT(nn.Module):
 
         Every matrix is normal with ``initializer_range``. The two projections that write to the
         residual stream are smaller by sqrt(2 L), so that the stream's variance does not grow
-        with the number of layers (Radford et al., 2019, section 2.3).
+        with the number of layers. Radford et al. (2019, section 2.3) divide by the root of the
+        number of "residual layers"; we count two in each block.
         """
         std = self.config.initializer_range
         depth_scale = (2 * self.config.num_hidden_layers) ** -0.5
