@@ -152,7 +152,7 @@ def run_ours(corpus: Corpus, seed: int) -> Run:
         Times and losses.
     """
     training = TrainingConfig(
-        max_steps=600, learning_rate=4e-3, warmup_steps=60, weight_decay=0.1, adam_beta2=0.99,
+        max_steps=800, learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.1, adam_beta2=0.99,
         seed=seed, eval_steps=50,
     )  # fmt: skip
     return _train(fast_model(corpus), training, 12, corpus)

@@ -29,8 +29,8 @@ class Completions:
     Attributes:
         token_ids: Shape (N, T_new), right-padded with ``pad_token_id``.
         completion_mask: 1 where a token was drawn, 0 on padding, shape (N, T_new).
-        logps: Log-probability of each drawn token at the sampling temperature, before any
-            filter, float32, in nats, 0 on padding, shape (N, T_new).
+        logps: Log-probability of each drawn token at the sampling temperature (at 1 for
+            greedy), before any filter, float32, in nats, 0 on padding, shape (N, T_new).
         sampling_logps: The same under the filtered distribution it was drawn from.
         stopped: Whether each row ended with a stop token, shape (N,).
 
