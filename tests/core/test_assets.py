@@ -253,9 +253,9 @@ def test_the_chapters_set_is_a_megabyte_and_all_is_all():
     }
     assert sizes == {
         ("shakespeare", "train"): 1_014_508,
-        ("shakespeare", "validation"): 114_573,
-        ("shakespeare-all", "train"): 4_920_458,
-        ("shakespeare-all", "validation"): 114_573,
+        ("shakespeare", "validation"): 265_810,
+        ("shakespeare-all", "train"): 4_769_221,
+        ("shakespeare-all", "validation"): 265_810,
     }
 
 
