@@ -37,7 +37,7 @@ All write the speaker in capitals on a line of its own, so the model has one for
 """
 
 VALIDATION_PLAYS = ("twelfth_night", "antony_and_cleopatra")
-"""A comedy and a tragedy, held out whole in ``shakespeare`` and ``shakespeare-all``; 0.27 MB."""
+"""A comedy and a tragedy, held out of ``shakespeare`` and ``shakespeare-all``; 0.27 MB."""
 
 _START = re.compile(r"^.*\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG.*$", re.M | re.I)
 _END = re.compile(
