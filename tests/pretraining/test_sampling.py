@@ -204,3 +204,23 @@ def test_to_lists() -> None:
         zeros, zeros, torch.tensor([True, False]),
     )  # fmt: skip
     assert completions.to_lists() == [[4], [1, 0, 2]]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_shared_prefix_is_read_as_though_it_stood_in_every_prompt(
+    model: GPT, packed: bool
+) -> None:
+    prefix = [6, 1, 12, 4]
+    params = SamplingParams(max_new_tokens=12, num_generations=2)
+    sampler = PackedGPT(model) if packed else model
+    shared = generate(sampler, PROMPTS, params, prefix=prefix, seed=2)
+    spelled_out = generate(sampler, [prefix + prompt for prompt in PROMPTS], params, seed=2)
+    assert shared.to_lists() == spelled_out.to_lists()
+    assert_close(shared.logps, spelled_out.logps, atol=1e-5, rtol=1e-5)
+    without = generate(sampler, PROMPTS, params, seed=2)
+    assert shared.to_lists() != without.to_lists()
+
+
+def test_a_prefix_counts_against_the_context(model: GPT) -> None:
+    with pytest.raises(ValueError, match="a prompt of 25 tokens and 16 new ones exceed"):
+        generate(model, PROMPTS, SamplingParams(max_new_tokens=16), prefix=[1] * 20)

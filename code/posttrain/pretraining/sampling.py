@@ -20,6 +20,7 @@ from posttrain.pretraining.decoding import PackedGPT
 from posttrain.pretraining.filters import SamplingParams as SamplingParams
 from posttrain.pretraining.filters import draw
 from posttrain.pretraining.gpt import GPT
+from posttrain.pretraining.kv_cache import KVCache
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,22 @@ def generate(
     prompts: Sequence[Sequence[int]],
     params: SamplingParams | None = None,
     *,
+    prefix: Sequence[int] = (),
     seed: int = 0,
     pad_token_id: int = 0,
     progress: bool = False,
 ) -> Completions:
     """Draw completions for a batch of prompts.
 
-    Each prompt is read once, however many completions it gets. Rows that have stopped leave
-    the batch. Each row has random numbers of its own, so what it draws does not depend on
-    when the others stop.
+    Each prompt is read once, however many completions it gets, and a prefix that all prompts
+    share is read once for all of them. Rows that have stopped leave the batch. Each row has
+    random numbers of its own, so what it draws does not depend on when the others stop.
 
     Args:
         model: The model, or its packed copy for speed.
         prompts: Token ids, ``P`` lists of any lengths.
         params: How to draw; the defaults of :class:`SamplingParams` where it is left out.
+        prefix: Token ids that stand before every prompt, such as worked examples.
         seed: Seed of the random numbers.
         pad_token_id: Fills the places after a row's end.
         progress: Whether to show a progress bar over the new tokens.
@@ -122,16 +125,15 @@ def generate(
     params = params or SamplingParams()
     input_ids, mask = pad_left(prompts, pad_token_id)
     device = model.device
-    T, T_new = input_ids.shape[1], params.max_new_tokens
+    T, T_new = len(prefix) + input_ids.shape[1], params.max_new_tokens
     if T + T_new > model.config.max_position_embeddings + 1:
         raise ValueError(
             f"a prompt of {T} tokens and {T_new} new ones exceed the model's context of "
             f"{model.config.max_position_embeddings}: shorten one of them"
         )
-    cache = model.new_cache(len(prompts), T + T_new)
-    mask = torch.cat((mask, torch.ones(len(prompts), T_new, dtype=mask.dtype)), dim=1).to(
-        device
-    )
+    cache = _cache_of(model, list(prefix), len(prompts), T + T_new)
+    before, after = (mask.new_ones(len(prompts), n) for n in (len(prefix), T_new))
+    mask = torch.cat((before, mask, after), dim=1).to(device)
     logits = model(input_ids.to(device), mask[:, :T], cache, logits_to_keep=1)[:, -1]
 
     N = len(prompts) * params.num_generations
@@ -159,6 +161,18 @@ def generate(
             )
         logits = model(token[:, None], mask[:, : T + t + 1], cache, logits_to_keep=1)[:, -1]
     return record.completions()
+
+
+def _cache_of(
+    model: GPT | PackedGPT, prefix: list[int], batch_size: int, max_length: int
+) -> KVCache:
+    """Make a cache in which every row has read the prefix."""
+    if not prefix:
+        return model.new_cache(batch_size, max_length)
+    token_ids = torch.tensor([prefix], device=model.device)
+    cache = model.new_cache(1, max_length)
+    model(token_ids, torch.ones_like(token_ids), cache, logits_to_keep=1)
+    return cache.select(torch.zeros(batch_size, dtype=torch.long, device=model.device))
 
 
 class _Record:

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: chat templates, LoRA, QLoRA, and the loop around them."""

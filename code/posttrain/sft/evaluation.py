@@ -1,0 +1,253 @@
+"""What Stage 1 measures: answers, format, accuracy, and what the model has forgotten.
+
+Chapter: sft/fine_tuning.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from posttrain.core.assets import load_tokenizer
+from posttrain.pretraining.decoding import PackedGPT
+from posttrain.pretraining.filters import SamplingParams
+from posttrain.pretraining.gpt import GPT
+from posttrain.pretraining.sampling import generate
+from posttrain.sft.answer_format import find_answer, parse_answer
+from posttrain.sft.chat_template import EncodedChat, Message, encode_chat
+from posttrain.sft.data import Row, verify
+from posttrain.sft.lora_merge import merged_state
+from posttrain.sft.masking import IGNORE_INDEX
+from posttrain.sft.packed_forward import packed_hidden
+from posttrain.sft.packing import pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+STOP = "<|im_end|>"
+MAX_NEW_TOKENS = 64  # twice the longest answer of the training set
+
+
+@functools.lru_cache(maxsize=4)
+def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer once per process.
+
+    Args:
+        model: A name that ``posttrain.core.assets`` knows.
+
+    Returns:
+        The tokenizer.
+
+    Chapter: sft/fine_tuning.
+    """
+    return load_tokenizer(model)
+
+
+def encode_rows(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[EncodedChat]:
+    """Encode conversations for training.
+
+    Args:
+        rows: Rows with ``messages``.
+        tokenizer: The model's tokenizer.
+        max_length: Longest conversation allowed, in tokens.
+
+    Returns:
+        One encoded conversation per row.
+
+    Raises:
+        ValueError: If a conversation is longer: cutting it would drop the stop token.
+
+    Chapter: sft/fine_tuning.
+    """
+    encoded = [encode_chat(row["messages"], tokenizer) for row in rows]
+    for row, example in zip(rows, encoded, strict=True):
+        if len(example.input_ids) > max_length:
+            raise ValueError(
+                f"the row {row['id']!r} has {len(example.input_ids)} tokens and max_length is "
+                f"{max_length}: raise max_length, or drop the row before"
+            )
+    return encoded
+
+
+def plain_model(model: GPT) -> GPT:
+    """Copy a model with its adapters folded in, as one without.
+
+    Args:
+        model: A model with adapters, or without.
+
+    Returns:
+        A model of plain layers; what carries no adapter shares its memory.
+
+    Chapter: sft/fine_tuning.
+    """
+    with torch.device("meta"):
+        plain = GPT(model.config)
+    has_adapters = any(".lora_A" in name for name, _ in model.named_parameters())
+    plain.load_state_dict(
+        merged_state(model) if has_adapters else model.state_dict(), assign=True
+    )
+    if model.config.tie_word_embeddings:
+        plain.lm_head.weight = plain.embed_tokens.weight
+    return plain.requires_grad_(False).eval()
+
+
+def write_answers(
+    model: GPT | PackedGPT,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    shared: int = 0,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 64,
+) -> list[str]:
+    """Let a model answer, greedily.
+
+    Args:
+        model: The model; adapters are folded into a copy first.
+        tokenizer: Its tokenizer.
+        conversations: Conversations that end with a user's message.
+        shared: How many messages at the start are the same in all of them, such as worked
+            examples: these are read once.
+        max_new_tokens: Longest answer, in tokens.
+        batch_size: Conversations at once.
+
+    Returns:
+        The answers, without the stop token.
+
+    Raises:
+        ValueError: If the conversations differ in their shared part.
+
+    Chapter: sft/fine_tuning.
+    """
+    packed = model if isinstance(model, PackedGPT) else PackedGPT(plain_model(model))
+    stop = tokenizer.convert_tokens_to_ids(STOP)
+    params = SamplingParams(
+        temperature=0.0, max_new_tokens=max_new_tokens, stop_token_ids=(stop,)
+    )
+    prompts = [
+        encode_chat(conversation, tokenizer, add_generation_prompt=True).input_ids
+        for conversation in conversations
+    ]
+    prefix: list[int] = []
+    if shared:
+        prefix = encode_chat(conversations[0][:shared], tokenizer).input_ids
+        if any(prompt[: len(prefix)] != prefix for prompt in prompts):
+            raise ValueError(f"the first {shared} messages differ: pass shared=0")
+        prompts = [prompt[len(prefix) :] for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))  # little padding
+    texts = [""] * len(prompts)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        drawn = generate(
+            packed, [prompts[row] for row in rows], params, prefix=prefix, pad_token_id=stop
+        )
+        for row, tokens in zip(rows, drawn.to_lists(), strict=True):
+            texts[row] = tokenizer.decode([token for token in tokens if token != stop])
+    return texts
+
+
+def right_answers(rows: Sequence[Row], texts: Sequence[str], *, strict: bool) -> list[bool]:
+    """Let each task's verifier judge the answers.
+
+    Args:
+        rows: The questions.
+        texts: What the model wrote.
+        strict: Whether an answer outside the format counts as wrong. Otherwise the answer is
+            looked for leniently, so that a model is judged by what it knows.
+
+    Returns:
+        Whether each answer is right.
+
+    Chapter: sft/fine_tuning.
+    """
+    found = []
+    for row, text in zip(rows, texts, strict=True):
+        parsed = parse_answer(text)
+        answer = (parsed.answer if parsed else None) if strict else find_answer(text)
+        found.append(answer is not None and verify(row, answer))
+    return found
+
+
+def accuracy_of(model: GPT, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
+    """Measure which share of the questions a model answers rightly, in the format.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        rows: Questions with their answers.
+
+    Returns:
+        The share.
+
+    Chapter: sft/fine_tuning.
+    """
+    texts = write_answers(model, tokenizer, [row["messages"][:-1] for row in rows])
+    right = right_answers(rows, texts, strict=True)
+    return sum(right) / len(right)
+
+
+@torch.no_grad()
+def conversation_losses(
+    model: GPT,
+    examples: Sequence[EncodedChat],
+    streams: Sequence[Tensor] | None = None,
+    first_block: int = 0,
+    batch_size: int = 16,
+) -> tuple[Tensor, Tensor]:
+    """Measure the loss of each conversation's trained tokens.
+
+    Args:
+        model: The model.
+        examples: Encoded conversations.
+        streams: See :func:`posttrain.sft.packing.pack`.
+        first_block: Likewise.
+        batch_size: Conversations at once.
+
+    Returns:
+        Summed loss of each conversation, in nats, and its number of trained tokens; both of
+        shape (conversations,), float32.
+
+    Chapter: sft/fine_tuning.
+    """
+    sums, counts = [], []
+    for start in range(0, len(examples), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = pack(examples[rows], None if streams is None else streams[rows], first_block)
+        batch = batch.to(model.device)
+        trained = batch.labels != IGNORE_INDEX
+        hidden = packed_hidden(model, batch)[trained]
+        logps = model.lm_head(hidden).log_softmax(dim=-1, dtype=torch.float32)
+        losses = torch.zeros(len(trained), device=model.device)
+        losses[trained] = -logps.gather(-1, batch.labels[trained, None])[:, 0]
+        sums += [part.sum() for part in losses.split(batch.lengths)]
+        counts += [part.sum() for part in trained.float().split(batch.lengths)]
+    return torch.stack(sums).cpu(), torch.stack(counts).cpu()
+
+
+def mean_loss(
+    model: GPT,
+    examples: Sequence[EncodedChat],
+    streams: Sequence[Tensor] | None = None,
+    first_block: int = 0,
+) -> float:
+    """Measure the mean loss per trained token.
+
+    Args:
+        model: The model.
+        examples: Encoded conversations.
+        streams: See :func:`posttrain.sft.packing.pack`.
+        first_block: Likewise.
+
+    Returns:
+        Nats per token.
+
+    Chapter: sft/fine_tuning.
+    """
+    sums, counts = conversation_losses(model, examples, streams, first_block)
+    return float(sums.sum() / counts.sum())

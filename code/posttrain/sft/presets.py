@@ -1,0 +1,158 @@
+"""Stage 1's settings for each kind of machine, with a reason beside each value.
+
+Chapter: sft/fine_tuning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from posttrain.core.optimization import TrainingConfig
+from posttrain.sft.lora import LINEAR_LAYERS, LoRAConfig
+
+
+@dataclass(frozen=True)
+class SFTPreset:
+    """A model, a data set, an adapter and a schedule that fit one kind of machine.
+
+    Attributes:
+        name: ``cpu``, ``t4``, ``t4-qwen`` or ``a100``.
+        model: A name that ``posttrain.core.assets`` knows, or a repository on the hub.
+        chat_format: How the model writes a conversation; see ``posttrain.sft.chat_formats``.
+        dataset: ``reckoning`` (built here) or ``alpaca-cleaned`` (from the hub).
+        engine: Who trains: ``by_hand``, ``trl`` or ``unsloth``.
+        quantization: ``nf4`` holds the frozen weights in 4 bits; ``None`` in ``dtype``.
+        dtype: Type of the frozen weights, or of the products with 4-bit ones; ``auto`` is
+            bfloat16 where the machine has it natively.
+        lora: Shape of the adapter.
+        batch_size: Conversations per micro-batch.
+        max_length: Longer conversations are dropped and counted, in tokens.
+        training: Schedule and optimizer.
+        device: ``cpu`` or ``cuda``.
+
+    Chapter: sft/fine_tuning.
+    """
+
+    name: str
+    model: str
+    chat_format: str
+    dataset: Literal["reckoning", "alpaca-cleaned"]
+    engine: Literal["by_hand", "trl", "unsloth"]
+    quantization: Literal["nf4"] | None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    lora: LoRAConfig
+    batch_size: int
+    max_length: int
+    training: TrainingConfig
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+CPU = SFTPreset(
+    name="cpu",
+    model="smollm2-135m-instruct",  # comes with a package, and 2 cores can train it
+    chat_format="smollm2",  # the model's own
+    dataset="reckoning",  # 1,000 examples, each checked by its task's verifier
+    engine="by_hand",  # the fastest of the three here; see the benchmark
+    quantization=None,  # 269 MB in bf16: nothing to save
+    dtype="auto",  # half the bytes, three times the speed where bf16 is native
+    lora=LoRAConfig(
+        r=8,  # the rank sweep finds no more to gain
+        lora_alpha=16,  # scaling 2, a common choice; the learning rate was tuned with it
+        lora_dropout=0.0,  # one pass over the data cannot memorize much
+        target_modules=LINEAR_LAYERS,  # all linear layers: better than attention alone
+    ),
+    batch_size=16,  # about 1,100 tokens a step: enough to keep both cores busy
+    max_length=160,  # the longest example is shorter
+    training=TrainingConfig(
+        max_steps=62,  # one pass over 1,000 examples
+        learning_rate=2e-3,  # the best of the sweep in the chapter
+        warmup_steps=0,  # B starts at zero, so the first steps are gentle by themselves
+        min_lr_ratio=0.0,  # to zero, as the two other engines do
+        weight_decay=0.0,  # the usual value for adapters
+        adam_beta2=0.999,  # the default of transformers' trainer
+        max_grad_norm=1.0,  # the usual bound
+        bf16=False,  # no autocast: the frozen weights are in bf16 already, the adapter in fp32
+        eval_steps=12,  # six points on the curve
+        save_steps=20,  # an interruption loses about half a minute
+    ),
+)
+
+T4 = SFTPreset(
+    name="t4",
+    model="unsloth/Llama-3.2-1B-Instruct",  # Meta's weights without the licence gate
+    chat_format="llama-3.2",  # the model's own
+    dataset="alpaca-cleaned",  # 51,760 instructions, the stage's data set on a GPU
+    engine="unsloth",  # its kernels are made for this card
+    quantization="nf4",  # 1B in 4 bits leaves most of 15 GB to activations
+    dtype="float16",  # a T4 has no bf16 units
+    lora=LoRAConfig(
+        r=16,  # more data than on the CPU, so a wider bottleneck
+        lora_alpha=16,  # scaling 1, Unsloth's advice
+        lora_dropout=0.0,  # Unsloth's fast path has none
+        target_modules=LINEAR_LAYERS,  # as cpu
+    ),
+    batch_size=8,  # conversations of up to 1,024 tokens; see the predicted memory
+    max_length=1024,  # covers nearly all of the data set
+    training=TrainingConfig(
+        max_steps=600,  # 9,600 conversations, a fifth of the data set
+        learning_rate=2e-4,  # QLoRA's and Unsloth's value for models of this size
+        warmup_steps=30,  # a twentieth of the run
+        min_lr_ratio=0.0,  # as cpu
+        weight_decay=0.01,  # Unsloth's default; it hardly matters in so short a run
+        adam_beta2=0.999,  # as cpu
+        gradient_accumulation_steps=2,  # 16 conversations a step, as cpu
+        bf16=False,  # a T4 has none
+        eval_steps=100,  # six points on the curve
+        save_steps=100,  # an interruption loses a sixth of the run
+    ),
+    device="cuda",  # the preset is made for that GPU
+)
+
+T4_QWEN = replace(
+    T4,
+    name="t4-qwen",
+    model="Qwen/Qwen2.5-1.5B-Instruct",  # the other model of the roadmap; no licence gate
+    chat_format="qwen2.5",  # the model's own
+    batch_size=4,  # half as large a batch: its vocabulary of 151,936 makes larger logits
+    training=replace(T4.training, gradient_accumulation_steps=4),  # still 16 a step
+)
+
+A100 = replace(
+    T4,
+    name="a100",
+    model="Qwen/Qwen2.5-7B-Instruct",  # the size that the later stages serve
+    chat_format="qwen2.5",  # the model's own
+    dtype="bfloat16",  # an A100 has bf16 units
+    lora=replace(T4.lora, r=32, lora_alpha=32),  # scaling 1 again, for a wider model
+    batch_size=16,  # 40 GB hold a 7B in 4 bits and these activations; see the prediction
+    max_length=2048,  # covers all but a handful of conversations
+    training=replace(
+        T4.training,
+        max_steps=1600,  # half a pass over the data set
+        learning_rate=1e-4,  # QLoRA's value falls with the model's size
+        warmup_steps=80,  # a twentieth of the run
+        gradient_accumulation_steps=1,  # 16 conversations a step, as t4
+    ),
+)
+
+PRESETS = {preset.name: preset for preset in (CPU, T4, T4_QWEN, A100)}
+
+
+def get_preset(name: str) -> SFTPreset:
+    """Look up a preset.
+
+    Args:
+        name: ``cpu``, ``t4``, ``t4-qwen`` or ``a100``.
+
+    Returns:
+        The preset.
+
+    Raises:
+        ValueError: If there is none of that name.
+
+    Chapter: sft/fine_tuning.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,86 @@
+import importlib
+import sys
+from itertools import islice
+
+import pytest
+
+from posttrain.core.errors import AssetError
+from posttrain.sft import gym
+from posttrain.sft.tasks import BY_NAME, KINDS
+
+
+@pytest.fixture
+def fresh_import():
+    gym._reasoning_gym.cache_clear()
+    yield
+    gym._reasoning_gym.cache_clear()
+
+
+def test_seeds_and_kinds_do_not_share_instances():
+    def numbers(name: str, seed: int) -> list:
+        first = islice(gym.entries(BY_NAME[name], seed), 50)
+        return [wanted["metadata"]["original_numbers"] for wanted in first]
+
+    shared = [n for n in numbers("filtering", 0) if n in numbers("filtering", 1)]
+    assert not shared and numbers("filtering", 0) == numbers("filtering", 0)
+    sorting = [[n.removesuffix(".0") for n in row] for row in numbers("sorting", 0)]
+    assert not [n for n in numbers("filtering", 0) if n in sorting]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_right_answer_is_accepted_and_those_of_others_are_not(kind):
+    found = list(islice(gym.entries(kind, 5), 40))
+    answers = [kind.write(entry["answer"]) for entry in found]
+    for entry, right in zip(found, answers, strict=True):
+        assert gym.accepts(kind, right, entry) and gym.accepts(kind, f" {right}\n", entry)
+        wrong = {answer for answer in answers if answer != right}
+        assert not any(gym.accepts(kind, answer, entry) for answer in wrong)
+        assert not gym.accepts(kind, "", entry) and not gym.accepts(kind, "maybe", entry)
+
+
+def test_only_the_full_mark_counts():
+    kind = BY_NAME["weekday"]
+    entry = next(gym.entries(kind, 0))
+    others = {"Monday", "Tuesday"} - {entry["answer"]}
+    verifier = gym._verifier("weekday")
+    for other in others:
+        assert 0 < verifier.score_answer(other, entry) < 1
+        assert not gym.accepts(kind, other, entry)
+
+
+def test_sorted_numbers_must_be_those_of_the_question():
+    kind = BY_NAME["sorting"]
+    entry = next(gym.entries(kind, 0))
+    numbers = [int(n) for n in kind.write(entry["answer"]).split(", ")]
+    ascending = entry["metadata"]["direction"] == "ascending"
+    numbers[-1] += 1 if ascending else -1  # off by one: the verifier alone is satisfied
+    wrong = ", ".join(map(str, numbers))
+    as_list = str([str(n) for n in numbers])
+    assert gym._verifier("sorting").score_answer(as_list, entry) == 1.0
+    assert not gym.accepts(kind, wrong, entry)
+
+
+def test_pycosat_is_not_needed(monkeypatch, fresh_import):
+    seen = []
+
+    def import_module(name: str) -> str:
+        seen.append((name, "pycosat" in sys.modules))
+        return "the module"
+
+    monkeypatch.delitem(sys.modules, "pycosat", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    assert gym._reasoning_gym() == "the module"
+    assert seen == [("reasoning_gym", True)]
+    assert "pycosat" not in sys.modules  # others shall see that it is missing
+
+
+def test_a_missing_package_names_the_command_that_installs_it(monkeypatch, fresh_import):
+    def missing(name: str):
+        raise ImportError("No module named 'reasoning_gym'")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(
+        AssetError, match=r"No module named.*pip install --no-deps reasoning-gym==0\.1\.25"
+    ):
+        next(gym.entries(BY_NAME["sum"], 0))
