@@ -63,6 +63,11 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
+def _print_values(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        typer.echo(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -85,8 +90,20 @@ def pretrain(
     """Train the character-level GPT on Shakespeare and print what was measured."""
     from posttrain.pretraining.train import pretrain_command
 
-    for name, value in pretrain_command(preset, steps, seed, out).items():
-        typer.echo(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    _print_values(pretrain_command(preset, steps, seed, out))
+
+
+@app.command()
+def sft(
+    preset: Annotated[str, typer.Option(help="cpu, t4, t4-qwen or a100.")] = "cpu",
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the adapter and the order.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the adapter.")] = None,
+) -> None:
+    """Fine-tune an instruction model with LoRA and print what was measured."""
+    from posttrain.sft.command import sft_command
+
+    _print_values(sft_command(preset, steps, seed, out))
 
 
 @app.command()

@@ -35,7 +35,9 @@ JINJA = {
     "chatml": "qwen3_instruct_2507.jinja",
     "qwen2.5": "qwen2_5.jinja",
     "llama-3": "llama3.jinja",
+    "llama-3.2": "llama3_2.jinja",
 }
+DATE = "26 Jul 2024"  # what llama3_2.jinja writes where it knows neither a date nor a clock
 # how many newlines around each answer TRL trains and we do not
 NEWLINES = {"chatml": 1, "qwen2.5": 2, "llama-3": 0}
 
@@ -66,7 +68,7 @@ def stand_in(smollm2: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizer
         tokenizer.add_special_tokens({"additional_special_tokens": markers})
     if FORMATS[name].bos:
         tokenizer.bos_token = FORMATS[name].bos
-    if name in ("qwen2.5", "llama-3"):
+    if name in ("qwen2.5", "llama-3", "llama-3.2"):
         words = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
         as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
@@ -81,14 +83,18 @@ def test_text_and_tokens_equal_transformers(
     for messages in CONVERSATIONS:
         for part, prompt in ((messages, False), (messages[:-1], True)):
             text = tokenizer.apply_chat_template(
-                part, chat_template=jinja, tokenize=False, add_generation_prompt=prompt
-            )
+                part, chat_template=jinja, tokenize=False, add_generation_prompt=prompt,
+                date_string=DATE,
+            )  # fmt: skip
             ids = tokenizer.apply_chat_template(
-                part, chat_template=jinja, return_dict=False, add_generation_prompt=prompt
-            )
+                part, chat_template=jinja, return_dict=False, add_generation_prompt=prompt,
+                date_string=DATE,
+            )  # fmt: skip
             assert render(part, name, add_generation_prompt=prompt) == text
             encoded = encode_chat(part, tokenizer, name, add_generation_prompt=prompt)
             assert encoded.input_ids == ids
+            if name not in NEWLINES and not prompt:
+                check_encoded(encoded, tokenizer, name)
 
 
 @pytest.mark.parametrize("name", NEWLINES)
@@ -116,4 +122,4 @@ def test_mask_equals_the_training_templates(
 
 
 def test_the_references_differ_from_each_other() -> None:
-    assert len({template(name) for name in JINJA.values()}) == 4
+    assert len({template(name) for name in JINJA.values()}) == 5

@@ -53,6 +53,11 @@ def test_layouts_by_hand() -> None:
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nCapital of France?"
         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nParis.<|eot_id|>"
     )
+    brief: list[Message] = [{"role": "system", "content": " Be brief.\n"}, *EXCHANGE]
+    assert render(brief, "llama-3.2") == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+        "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nBe brief.<|eot_id|>"
+    ) + render(EXCHANGE, "llama-3").removeprefix("<|begin_of_text|>")
     own = replace(FORMATS["chatml"], after_stop="", trims_content=True)
     assert render(EXCHANGE, own) == chatml.replace(">\n<", "><").replace("? ", "?")[:-1]
 
@@ -63,6 +68,13 @@ def test_a_system_message_replaces_the_default(system: str) -> None:
     for name in ("chatml", "smollm2", "qwen2.5"):
         expected = f"<|im_start|>system\n{system}<|im_end|>\n" + render(EXCHANGE, "chatml")
         assert render(messages, name) == expected
+
+
+def test_llama_3_2_always_writes_a_system_turn() -> None:
+    empty: list[Message] = [{"role": "system", "content": ""}, *EXCHANGE]
+    text = render(EXCHANGE, "llama-3.2")
+    assert "Today Date: 26 Jul 2024\n\n<|eot_id|>" in text
+    assert text == render(empty, "llama-3.2")
 
 
 def test_generation_prompt_opens_a_turn() -> None:

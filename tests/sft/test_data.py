@@ -25,10 +25,11 @@ def tokenizer():
 
 def test_sizes_are_as_promised_and_kinds_share_them(splits):
     assert {name: len(rows) for name, rows in splits.items()} == data.SPLITS
+    assert sum(data.SPLITS.values()) >= 1_000 and data.SPLITS["test"] >= 300
     for rows in splits.values():
         per_kind = Counter(row["kind"] for row in rows)
         assert set(per_kind) == set(BY_NAME) and len(set(per_kind.values())) == 1
-        assert len({row["kind"] for row in rows[:40]}) >= 8  # mixed
+        assert len({row["kind"] for row in rows[:40]}) == 8  # mixed
 
 
 def test_every_row_is_verified_and_in_the_format(splits):
@@ -52,14 +53,8 @@ def test_no_row_repeats_another_in_any_split(splits):
     assert len({" ".join(sorted(q.lower().split())) for q in everything}) == len(everything)
 
 
-def test_the_same_seed_gives_the_same_rows_in_another_process_and_at_another_date(splits):
+def test_the_same_seed_gives_the_same_rows_in_another_process(splits):
     code = (
-        "import datetime, sys; from posttrain.sft import gym; gym._reasoning_gym()\n"
-        "import reasoning_gym.arithmetic.time_intervals as module\n"
-        "class Date(datetime.date):\n"
-        "    @classmethod\n"
-        "    def today(cls): return cls(2031, 2, 3)\n"
-        "module.date = Date\n"
         "from posttrain.sft.data import build_dataset, dataset_hash\n"
         "print(*[dataset_hash(rows) for rows in build_dataset().values()])"
     )
@@ -75,7 +70,7 @@ def test_another_seed_gives_other_rows(splits):
         row["id"] for row in splits["train"]
     )
     questions = [{row["messages"][1]["content"] for row in s["test"]} for s in (splits, other)]
-    assert len(questions[0] & questions[1]) < 60  # weekdays and small units come again
+    assert len(questions[0] & questions[1]) < 60  # small units and legs come again
 
 
 def test_a_negative_seed_is_refused():
@@ -92,7 +87,7 @@ def test_an_answer_that_its_verifier_refuses_stops_the_build(monkeypatch):
 def test_a_kind_that_runs_dry_stops_the_build(monkeypatch):
     monkeypatch.setattr(data, "entries", lambda kind, seed: iter(()))
     with pytest.raises(
-        AssertionError, match="products has only 0 different instances, not 152"
+        AssertionError, match=r"products has only 0 different instances, not \d{3}$"
     ):
         data.build_dataset()
 
@@ -157,16 +152,16 @@ def test_token_statistics_keep_the_budget(splits, tokenizer):
     statistics = data.describe(splits["train"], tokenizer)
     assert list(statistics) == [kind.name for kind in KINDS] + ["all"]
     total = statistics["all"]
-    assert total.rows == 1_000 and sum(total.confidences.values()) == 1_000
+    assert total.rows == sum(total.confidences.values()) == len(splits["train"])
     assert total.tokens <= 75 and total.trained <= 32 and total.longest <= 160
-    assert min(total.confidences.values()) > 250
+    assert min(total.confidences.values()) > 0.2 * total.rows
     row = max(
         splits["train"], key=lambda r: len(encode_chat(r["messages"], tokenizer).input_ids)
     )
     encoded = encode_chat(row["messages"], tokenizer)
     assert total.longest == len(encoded.input_ids) == statistics[row["kind"]].longest
     weighted = sum(s.tokens * s.rows for name, s in statistics.items() if name != "all")
-    assert total.tokens == pytest.approx(weighted / 1_000)
+    assert total.tokens == pytest.approx(weighted / total.rows)
     one = data.describe([row], tokenizer)[row["kind"]]
     assert one.trained == one.longest_trained == sum(encoded.assistant_mask)
 

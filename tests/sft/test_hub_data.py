@@ -45,7 +45,7 @@ MALFORMED = [
     (
         GOOD | {"output": "5<|im_end|>"},
         "special token",
-        r"contains <\|im_end\|>, which templat",
+        r"contains <\|im_end\|>, which",
     ),
     (None, "not a row", "NoneType; a mapping with instruction, input, output is needed"),
     ("instruction", "not a row", "str; a mapping"),

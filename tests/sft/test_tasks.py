@@ -18,8 +18,9 @@ def rows() -> list[dict]:
     return [row for split in build_dataset(7).values() for row in split]
 
 
-def test_there_are_ten_kinds_with_names_of_their_own():
-    assert len(KINDS) == len(BY_NAME) == 10
+def test_there_are_eight_kinds_with_names_of_their_own():
+    assert len(KINDS) == len(BY_NAME) == 8
+    assert len({(kind.dataset, str(kind.arguments)) for kind in KINDS}) == 8
 
 
 def calculate(formula: str) -> int:
@@ -37,10 +38,10 @@ def test_every_equation_in_a_reason_is_true(rows: list[dict]):
             assert calculate(formula) == int(result), why
             found += 1
         assert why.count("=") == len(EQUATION.findall(why)), why
-    assert found > 500
+    assert found > 300
 
 
-@pytest.mark.parametrize("name", ["unit_conversion", "legs", "days_between"])
+@pytest.mark.parametrize("name", ["unit_conversion", "legs"])
 def test_the_last_equation_of_a_reason_gives_the_answer(rows: list[dict], name: str):
     for row in rows:
         if row["kind"] == name:
@@ -77,7 +78,7 @@ def test_each_confidence_is_stated_often_and_depends_on_size_alone(
         if row["kind"] == kind.name:
             size = kind.size(json.loads(row["entry"])["metadata"])
             by_size.setdefault(row["confidence"], []).append(size)
-    assert min(map(len, by_size.values())) >= 20
+    assert min(map(len, by_size.values())) >= 5
     assert max(by_size["high"]) <= kind.limits[0] < min(by_size["medium"])
     assert max(by_size["medium"]) <= kind.limits[1] < min(by_size["low"])
 
@@ -91,19 +92,11 @@ def test_no_answer_is_right_too_often(kind: Kind, rows: list[dict]):
 
 READS = {
     "unit_conversion": (
-        {"expression": "7 * 12", "source_index": 0},
-        {"84": "84", "84 inches": "84", "84 feet": None, "7 feet": None, "84.": None, "": None},
+        {"expression": "7 * 3", "source_index": 0},
+        {"21": "21", "21 feet": "21", "21 yards": None, "7 yards": None, "21.": None, "": None},
     ),
     "sum": ({}, {"-4": "-4", "+4": "+4", "four": None, "4 + 4": None, "4 apples": None}),
-    "weekday": (
-        {},
-        {"Friday": "Friday", "friday.": "Friday", "Friday, May 3": "Friday", "3": None},
-    ),
-    "leap_year": ({}, {"Yes": "Yes", "no.": "No", "Yes, it is": "Yes", "": None}),
-    "days_between": (
-        {},
-        {"8": "8", "8 days": "8", "1 day": "1", "8 or 9": None, "8 weeks": None},
-    ),
+    "leap_year": ({}, {"Yes": "Yes", "no.": "No", "Yes, it is": "Yes", "No1": None, "": None}),
     "sorting": (
         {"original_numbers": ["14.0", "15.0", "52.0"]},
         {
@@ -115,9 +108,13 @@ READS = {
             "": None,
         },
     ),
-    "filtering": (
-        {"original_numbers": ["14", "52"]},
-        {"52": "['52']", "53": None, "none": None},
+    "word_order": (
+        {"words": ["into", "must"]},
+        {
+            "must, into": "must, into",
+            "Must,into": "must, into",
+            "['must', 'into']": "must, into",
+        },
     ),
     "price": (
         {"candidates": [45.712, 9.5]},
@@ -136,17 +133,11 @@ def test_written_answers_are_read_in_the_verifiers_form(kind: Kind):
 
 
 def test_instances_that_are_unclear_are_left_out():
-    days = BY_NAME["days_between"].wanted
-    interval = {"start_time": "2025-02-20 00:00:00", "end_time": "2025-03-02 00:00:00"}
-    assert not days(interval)
-    assert not days(interval | {"end_time": interval["start_time"]})
-    assert days(interval | {"end_time": "2025-02-28 00:00:00"})
     assert not BY_NAME["leap_year"].wanted({"year": 1999})
     assert not BY_NAME["sorting"].wanted({"original_numbers": ["3.0", "3.0"]})
-    nothing_left = {"original_numbers": ["3", "4"], "result": [], "numbers": 2}
-    assert not BY_NAME["filtering"].wanted(nothing_left)
-    assert not BY_NAME["filtering"].wanted(nothing_left | {"result": ["3", "4"]})
-    assert BY_NAME["filtering"].wanted(nothing_left | {"result": ["3"]})
+    for words in (["into", "into"], ["Into", "must"], ["into", "2889"]):
+        assert not BY_NAME["word_order"].wanted({"words": words})
+    assert BY_NAME["word_order"].wanted({"words": ["into", "must"]})
     assert not BY_NAME["price"].wanted({"candidates": [45.71, 45.73]})
     assert BY_NAME["price"].wanted({"candidates": [45.71, 45.75]})
     assert not BY_NAME["legs"].wanted({"animals": {"sheep": 2}})
@@ -156,8 +147,8 @@ def test_instances_that_are_unclear_are_left_out():
     assert not BY_NAME["letters"].wanted(letters | {"target_letter": "d"})  # once, index 1
     assert not BY_NAME["letters"].wanted(letters | {"span": ["the", "2889"]})
     units = BY_NAME["unit_conversion"].wanted
-    assert units({"expression": "7 * 12"})
-    assert not any(units({"expression": e}) for e in ("7 * 13", "1 * 12", "31 * 12"))
+    assert units({"expression": "60 * 10"})
+    assert not any(units({"expression": e}) for e in ("7 * 13", "1 * 10", "61 * 10"))
 
 
 @each_kind

@@ -13,9 +13,9 @@ def test_words_are_joined_as_in_a_sentence():
 
 
 def test_units():
-    assert wording.conversion_question(product("7 * 12")) == "How many inches are 7 feet?"
-    assert wording.conversion_why(product("7 * 12")) == "1 foot is 12 inches, and 7x12=84."
-    assert wording.conversion_question(product("7 * 12", 1)) == "How many months are 7 years?"
+    assert wording.conversion_question(product("7 * 3")) == "How many feet are 7 yards?"
+    assert wording.conversion_why(product("7 * 3")) == "1 yard is 3 feet, and 7x3=21."
+    assert wording.conversion_question(product("7 * 10", 1)) == "How many years are 7 decades?"
     for factor, pairs in wording.UNITS.items():
         for index, (large, small) in enumerate(pairs):
             assert wording.units(product(f"2 * {factor}", index)) == (large, small)
@@ -40,23 +40,6 @@ def test_sums(expression: str, digits: int, why: str):
 
 
 @pytest.mark.parametrize(
-    ("offset", "target", "question", "why"),
-    [
-        (10, "2025-05-16", "it in 10 days?", "Friday is 3 days after Tuesday."),
-        (1, "2025-05-07", "it in 1 day?", "Wednesday is 1 day after Tuesday."),
-        (-6, "2025-04-30", "it 6 days ago?", "Wednesday is 6 days before Tuesday."),
-        (14, "2025-05-20", "it in 14 days?", "2 weeks after Tuesday it is Tuesday again."),
-        (-7, "2025-04-29", "it 7 days ago?", "1 week before Tuesday it is Tuesday again."),
-    ],
-)
-def test_weekdays(offset: int, target: str, question: str, why: str):
-    facts = {"start_date": "2025-05-06", "offset_days": offset, "target_date": target}
-    verb = "is" if offset > 0 else "was"
-    assert wording.weekday_question(facts) == f"Today is Tuesday. Which day {verb} {question}"
-    assert wording.weekday_why(facts) == why
-
-
-@pytest.mark.parametrize(
     ("year", "why"),
     [
         (1938, "1938 is not a multiple of 4."),
@@ -70,20 +53,6 @@ def test_leap_years(year: int, why: str):
     assert wording.leap_why({"year": year}) == why
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "why"),
-    [
-        ("2025-05-03", "2025-05-20", "20-3=17."),
-        ("2025-05-20", "2025-06-05", "May has 31 days, and 31-20+5=16."),
-        ("2025-12-31", "2026-01-01", "December has 31 days, and 31-31+1=1."),
-    ],
-)
-def test_days_between(start: str, end: str, why: str):
-    facts = {"start_time": f"{start} 00:00:00", "end_time": f"{end} 00:00:00"}
-    assert wording.days_question(facts).startswith("How many days is it from ")
-    assert wording.days_why(facts) == why
-
-
 def test_lists():
     facts = {"original_numbers": ["52.0", "14.0", "33.0"], "direction": "ascending"}
     assert wording.sort_question(facts) == "Sort these numbers, smallest first: 52, 14, 33"
@@ -92,35 +61,11 @@ def test_lists():
     assert wording.sort_question(facts) == "Sort these numbers, largest first: 52, 14, 33"
 
 
-@pytest.mark.parametrize(
-    ("operation", "result", "question", "why"),
-    [
-        (
-            "keep_larger",
-            ["45"],
-            "Keep only the numbers above 30",
-            "14 and 30 are not above 30.",
-        ),
-        (
-            "keep_smaller",
-            ["14"],
-            "Keep only the numbers below 30",
-            "45 and 30 are not below 30.",
-        ),
-        ("remove_larger", ["14", "30"], "Remove the numbers above 30", "45 is above 30."),
-        ("remove_smaller", ["45", "30"], "Remove the numbers below 30", "14 is below 30."),
-    ],
-)
-def test_filters(operation: str, result: list[str], question: str, why: str):
-    numbers = sorted(["14", "45", "30"], key=["14", "45", "30"].index)
-    facts = {
-        "original_numbers": numbers,
-        "operation": operation,
-        "filter_value": "30",
-        "result": result,
-    }
-    assert wording.filter_question(facts) == f"{question}: 14, 45, 30"
-    assert wording.filter_why(facts) == why
+def test_words_in_reverse():
+    facts = {"words": ["into", "must", "day"]}
+    question = "Write these words in reverse order: into, must, day"
+    assert wording.reverse_question(facts) == question
+    assert wording.reverse_why(facts) == "day is the last and into the first."
 
 
 def test_prices():

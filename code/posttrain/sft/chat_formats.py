@@ -27,6 +27,8 @@ class ChatFormat:
         bos: Marker in front of the first turn.
         default_system: System message of a conversation that brings none; None adds no turn.
         trims_content: Whether white space around a content is removed.
+        system_preamble: What the template itself writes before a system message. Where it
+            writes something, ``default_system`` must not be None: the turn always stands.
     """
 
     turn_start: str
@@ -36,6 +38,15 @@ class ChatFormat:
     bos: str
     default_system: str | None
     trims_content: bool
+    system_preamble: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a preamble that some conversations would not get."""
+        if self.system_preamble and self.default_system is None:
+            raise ValueError(
+                'system_preamble needs a system turn to stand in: give default_system, "" for '
+                "an empty one"
+            )
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -55,19 +66,24 @@ _CHATML = ChatFormat(
 )
 _SMOLLM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 _QWEN = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+_LLAMA = ChatFormat(
+    turn_start="<|start_header_id|>",
+    role_end="<|end_header_id|>\n\n",
+    stop_token="<|eot_id|>",
+    after_stop="",
+    bos="<|begin_of_text|>",
+    default_system=None,
+    trims_content=True,
+)
+# The day that the template writes where it is told none. With today's date, training rows and
+# prompts would change overnight.
+_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 FORMATS = {
     "chatml": _CHATML,
     "smollm2": replace(_CHATML, default_system=_SMOLLM),
     "qwen2.5": replace(_CHATML, default_system=_QWEN),
-    "llama-3": ChatFormat(
-        turn_start="<|start_header_id|>",
-        role_end="<|end_header_id|>\n\n",
-        stop_token="<|eot_id|>",
-        after_stop="",
-        bos="<|begin_of_text|>",
-        default_system=None,
-        trims_content=True,
-    ),
+    "llama-3": _LLAMA,
+    "llama-3.2": replace(_LLAMA, default_system="", system_preamble=_DATES),
 }
 
 

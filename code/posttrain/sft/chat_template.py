@@ -262,6 +262,8 @@ def _turns(
         turns.insert(0, ("system", written.default_system))
     if written.trims_content:
         turns = [(role, content.strip()) for role, content in turns]
+    if written.system_preamble:
+        turns[0] = ("system", written.system_preamble + turns[0][1])
     return turns
 
 

@@ -1,4 +1,4 @@
-"""1,000 verified training examples of everyday reckoning, and what is held out of them.
+"""1,000 verified examples of everyday reckoning, in three splits.
 
 The instances come from reasoning-gym, whose own verifiers judge every answer: those in the
 data, when it is built, and those of a model. `posttrain.sft.tasks` says how each kind is made.
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-SPLITS = {"train": 1_000, "validation": 120, "test": 400}
-"""Rows of each split; all kinds have the same share."""
+SPLITS = {"train": 600, "validation": 80, "test": 320}
+"""Rows of each split, 1,000 in all; every kind has the same share of each."""
 
 SYSTEM = "Answer briefly."
 """The system message of every row. It says nothing of the format: the model must learn it."""

@@ -20,6 +20,7 @@ from posttrain.pretraining.sampling import generate
 from posttrain.sft.answer_format import find_answer, parse_answer
 from posttrain.sft.chat_template import EncodedChat, Message, encode_chat
 from posttrain.sft.data import Row, verify
+from posttrain.sft.lora import full_weight
 from posttrain.sft.lora_merge import merged_state
 from posttrain.sft.masking import IGNORE_INDEX
 from posttrain.sft.packed_forward import packed_hidden
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 STOP = "<|im_end|>"
-MAX_NEW_TOKENS = 64  # twice the longest answer of the training set
+MAX_NEW_TOKENS = 48  # the longest answer of the data set has 41
 
 
 @functools.lru_cache(maxsize=4)
@@ -89,12 +90,20 @@ def plain_model(model: GPT) -> GPT:
     with torch.device("meta"):
         plain = GPT(model.config)
     has_adapters = any(".lora_A" in name for name, _ in model.named_parameters())
-    plain.load_state_dict(
-        merged_state(model) if has_adapters else model.state_dict(), assign=True
-    )
+    plain.load_state_dict(merged_state(model) if has_adapters else _dense(model), assign=True)
     if model.config.tie_word_embeddings:
         plain.lm_head.weight = plain.embed_tokens.weight
     return plain.requires_grad_(False).eval()
+
+
+def _dense(model: GPT) -> dict[str, Tensor]:
+    """List the weights of a model without adapters, those in 4 bits dequantized."""
+    state = model.state_dict()
+    for name, layer in model.named_modules():
+        if hasattr(layer, "dequantize"):
+            state = {k: v for k, v in state.items() if not k.startswith(f"{name}.")}
+            state[f"{name}.weight"] = full_weight(layer)
+    return state
 
 
 def write_answers(
@@ -104,7 +113,7 @@ def write_answers(
     *,
     shared: int = 0,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    batch_size: int = 64,
+    batch_size: int = 80,
 ) -> list[str]:
     """Let a model answer, greedily.
 
@@ -127,6 +136,7 @@ def write_answers(
     """
     packed = model if isinstance(model, PackedGPT) else PackedGPT(plain_model(model))
     stop = tokenizer.convert_tokens_to_ids(STOP)
+    assert isinstance(stop, int)
     params = SamplingParams(
         temperature=0.0, max_new_tokens=max_new_tokens, stop_token_ids=(stop,)
     )
@@ -148,7 +158,7 @@ def write_answers(
             packed, [prompts[row] for row in rows], params, prefix=prefix, pad_token_id=stop
         )
         for row, tokens in zip(rows, drawn.to_lists(), strict=True):
-            texts[row] = tokenizer.decode([token for token in tokens if token != stop])
+            texts[row] = str(tokenizer.decode([token for token in tokens if token != stop]))
     return texts
 
 
@@ -213,8 +223,13 @@ def conversation_losses(
         Summed loss of each conversation, in nats, and its number of trained tokens; both of
         shape (conversations,), float32.
 
+    Raises:
+        ValueError: If there is no conversation.
+
     Chapter: sft/fine_tuning.
     """
+    if not examples:
+        raise ValueError("there is nothing to measure: give at least one conversation")
     sums, counts = [], []
     for start in range(0, len(examples), batch_size):
         rows = slice(start, start + batch_size)

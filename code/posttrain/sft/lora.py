@@ -17,15 +17,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from posttrain.sft.lora_product import is_plain, lora_product
+
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, Integral) and int(value) >= 0
 
 
 @dataclass(frozen=True)
@@ -57,17 +51,21 @@ class LoRAConfig:
         """Refuse settings that no adapter can have."""
         if not isinstance(self.r, Integral) or self.r < 1:
             raise ValueError(f"r is {self.r!r}: give a whole number from 1 up")
-        alpha, dropout = self.lora_alpha, self.lora_dropout
-        if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
+        if not isinstance(alpha := self.lora_alpha, Real) or not 0 < alpha < math.inf:
             raise ValueError(f"lora_alpha is {alpha!r}: give a number above 0")
-        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        if not isinstance(dropout := self.lora_dropout, Real) or not 0 <= dropout < 1:
             raise ValueError(f"lora_dropout is {dropout!r}: give 0 to below 1")
         for name in ("use_rslora", "use_dora"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give True or False")
-        self._make_tuple("target_modules", "names of layers", _is_name)
+        self._make_tuple(
+            "target_modules", "names of layers", lambda x: isinstance(x, str) and x != ""
+        )
         if self.layers_to_transform is not None:
-            self._make_tuple("layers_to_transform", "indices of blocks, from 0", _is_index)
+            self._make_tuple(
+                "layers_to_transform", "indices of blocks, from 0",
+                lambda x: isinstance(x, Integral) and int(x) >= 0,
+            )  # fmt: skip
 
     def _make_tuple(self, field: str, what: str, accepts: Callable[[object], bool]) -> None:
         """Accept a list too, but no bare string, which would be read letter by letter."""
@@ -128,8 +126,11 @@ class LoRALinear(nn.Module):
         """
         if self.merged:
             return self.base(x)
+        dropped = self.dropout(x)
+        if dropped is x and is_plain(self.base, x):  # the same, and less is kept
+            return lora_product(x, self.base.weight, self.lora_A, self.lora_B, self.scaling)
         A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        return self.base(x) + (self.dropout(x) @ A.T) @ B.T * self.scaling
+        return self.base(x) + (dropped @ A.T) @ B.T * self.scaling
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:

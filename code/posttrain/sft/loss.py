@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from posttrain.pretraining.gpt import GPT
@@ -62,9 +63,10 @@ class _BlockwiseNLL(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None
+        return gradient * slope.to(gradient.dtype), None, None
 
 
 def blockwise_nll(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -99,7 +101,8 @@ def blockwise_nll(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 def sft_loss(model: GPT, batch: PackedBatch) -> tuple[Tensor, int]:
     """Score packed conversations the way ``posttrain.core.training.train`` wants it.
 
-    Logits are computed where a token is trained, and nowhere else.
+    Logits are computed where a token is trained, and nowhere else; and in blocks, unless the
+    head is trained, has an adapter or is quantized.
 
     Args:
         model: A Llama-style model, with or without adapters.
@@ -113,7 +116,7 @@ def sft_loss(model: GPT, batch: PackedBatch) -> tuple[Tensor, int]:
     trained = batch.labels != IGNORE_INDEX
     hidden = packed_hidden(model, batch)[trained]  # (M, C)
     labels = batch.labels[trained]
-    head = model.lm_head.weight
-    if head.requires_grad:
-        return masked_nll(F.linear(hidden, head), labels)
-    return blockwise_nll(hidden, head, labels), len(labels)
+    head = model.lm_head
+    if type(head) is nn.Linear and not head.weight.requires_grad:
+        return blockwise_nll(hidden, head.weight, labels), len(labels)
+    return masked_nll(head(hidden), labels)

@@ -92,12 +92,14 @@ def pack(
         stands before it.
 
     Raises:
-        ValueError: If there is no example, or one of them has no token to train on.
+        ValueError: If there is no example, one of them has no token to train on, or the streams
+            are not those of these examples.
 
     Chapter: sft/fine_tuning.
     """  # noqa: DOC502
     if not examples:
         raise ValueError("there is nothing to pack: give at least one encoded conversation")
+    _check_streams(examples, streams, first_block)
     input_ids: list[int] = []
     labels: list[int] = []
     for example in examples:
@@ -113,6 +115,25 @@ def pack(
     )
 
 
+def _check_streams(
+    examples: Sequence[EncodedChat], streams: Sequence[Tensor] | None, first_block: int
+) -> None:
+    if streams is None:
+        if first_block:
+            raise ValueError(
+                f"first_block is {first_block}, and nothing says what the blocks below give: "
+                "pass the streams of frozen_streams too"
+            )
+        return
+    given = [len(stream) for stream in streams]
+    needed = [len(example.input_ids) for example in examples]
+    if given != needed:
+        raise ValueError(
+            f"the streams have {given} rows and the examples {needed} tokens: give one stream "
+            "for each example, in the same order"
+        )
+
+
 class PackedBatches:
     """Endless batches of whole conversations, shuffled anew in each pass over the data.
 
@@ -126,7 +147,8 @@ class PackedBatches:
         first_block: See :func:`pack`.
 
     Raises:
-        ValueError: If a batch would be empty, or the examples do not fill one.
+        ValueError: If a batch would be empty, the examples do not fill one, or there is not
+            one stream for each.
 
     Chapter: sft/fine_tuning.
     """
@@ -143,6 +165,10 @@ class PackedBatches:
         if not 1 <= batch_size <= len(examples):
             raise ValueError(
                 f"batch_size is {batch_size}: give 1 to the number of examples, {len(examples)}"
+            )
+        if streams is not None and len(streams) != len(examples):
+            raise ValueError(
+                f"{len(streams)} streams for {len(examples)} examples: give one for each"
             )
         self.examples = examples
         self.batch_size = batch_size

@@ -1,4 +1,4 @@
-"""Ten kinds of everyday reckoning, each a small specification on top of a reasoning-gym task.
+"""Eight kinds of everyday reckoning, each a small specification on top of a reasoning-gym task.
 
 reasoning-gym makes the instances and judges the answers; `posttrain.sft.wording` words them in
 few tokens. `KINDS`, at the end, is the table.
@@ -8,11 +8,9 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -99,6 +97,11 @@ def _list(answer: str, facts: Facts) -> str | None:
     return str(parts) if len(set(parts)) == len(parts) and given.issuperset(parts) else None
 
 
+def _words(answer: str, facts: Facts) -> str | None:
+    """Read words in any case, with or without spaces after the commas."""
+    return ", ".join(word.strip(" '\"").lower() for word in answer.strip(" []").split(","))
+
+
 def _write_list(answer: str) -> str:
     return ", ".join(re.findall(r"'(\d+)", answer))
 
@@ -108,7 +111,7 @@ def _write_list(answer: str) -> str:
 
 def _known_units(facts: Facts) -> bool:
     count, factor = wording.conversion(facts)
-    return factor in wording.UNITS and 1 < count <= 30
+    return factor in wording.UNITS and 1 < count <= 60
 
 
 def _even_year(facts: Facts) -> bool:
@@ -116,18 +119,8 @@ def _even_year(facts: Facts) -> bool:
     return facts["year"] % 2 == 0
 
 
-def _no_leap_day(facts: Facts) -> bool:
-    """Leave out intervals that depend on the year: from February to March."""
-    start, end = wording.dates(facts)
-    return start < end and (start.month, end.month) != (2, 3)
-
-
 def _all_different(facts: Facts) -> bool:
     return len(set(wording.numbers(facts))) == len(wording.numbers(facts))
-
-
-def _some_removed(facts: Facts) -> bool:
-    return _all_different(facts) and 0 < len(facts["result"]) < facts["numbers"]
 
 
 def _prices_apart(facts: Facts) -> bool:
@@ -141,6 +134,13 @@ def _plain_words(facts: Facts) -> bool:
     plain = all(word.isascii() and word.isalpha() for word in words)
     often = sum(wording.letters_in(facts).values()) > 1 or facts["source_index"] % 3 == 0
     return plain and len(set(words)) == len(words) and often
+
+
+def _lower_words(facts: Facts) -> bool:
+    """Take plain words in lower case, each once."""
+    words = facts["words"]
+    plain = all(word.isascii() and word.isalpha() and word.islower() for word in words)
+    return plain and len(set(words)) == len(words)
 
 
 def _known_animals(facts: Facts) -> bool:
@@ -158,30 +158,20 @@ KINDS = (
         arguments={"min_digits": 1, "max_digits": 2},
         question=wording.conversion_question,
         why=wording.conversion_why,
-        size=lambda facts: math.prod(wording.conversion(facts)),
-        limits=(24, 100),  # small units
+        size=lambda facts: wording.conversion(facts)[0],
+        limits=(15, 35),  # large units
         read=_in_small_units,
         wanted=_known_units,
     ),
     Kind(
         name="sum",
         dataset="chain_sum",
-        arguments={"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+        arguments={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
         question=wording.sum_question,
         why=wording.sum_why,
-        size=lambda facts: facts["num_terms"] * facts["num_digits"],
-        limits=(3, 4),  # digits to add
+        size=lambda facts: sum(map(int, re.findall(r"\d+", facts["expression"]))),
+        limits=(18, 90),  # sum of both numbers
         read=_number(),
-    ),
-    Kind(
-        name="weekday",
-        dataset="calendar_arithmetic",
-        arguments={"tasks": ["weekday_offset"], "offset_upper_bound": 21},
-        question=wording.weekday_question,
-        why=wording.weekday_why,
-        size=lambda facts: abs(facts["offset_days"]),
-        limits=(7, 14),  # days
-        read=_first_word,
     ),
     Kind(
         name="leap_year",
@@ -195,45 +185,28 @@ KINDS = (
         wanted=_even_year,
     ),
     Kind(
-        name="days_between",
-        dataset="time_intervals",
-        arguments={
-            "task_types": ["date"],
-            "min_date": date(2025, 1, 1),
-            "max_date": date(2025, 12, 31),
-            "max_date_difference_days": 25,
-        },
-        question=wording.days_question,
-        why=wording.days_why,
-        size=lambda facts: (wording.dates(facts)[1] - wording.dates(facts)[0]).days,
-        limits=(8, 16),  # days
-        read=_number("days?"),
-        write=lambda answer: answer.removesuffix(" days"),
-        wanted=_no_leap_day,
-    ),
-    Kind(
         name="sorting",
         dataset="number_sorting",
-        arguments={"min_numbers": 3, "max_numbers": 5, **_TWO_DIGITS},
+        arguments={"min_numbers": 2, "max_numbers": 4, **_TWO_DIGITS},
         question=wording.sort_question,
         why=wording.sort_why,
         size=lambda facts: facts["numbers"],
-        limits=(3, 4),  # numbers
+        limits=(2, 3),  # numbers
         read=_list,
         write=_write_list,
         wanted=_all_different,
     ),
     Kind(
-        name="filtering",
-        dataset="number_filtering",
-        arguments={"min_numbers": 3, "max_numbers": 5, **_TWO_DIGITS},
-        question=wording.filter_question,
-        why=wording.filter_why,
-        size=lambda facts: facts["numbers"],
-        limits=(3, 4),  # numbers
-        read=_list,
-        write=_write_list,
-        wanted=_some_removed,
+        name="word_order",
+        dataset="word_sequence_reversal",
+        arguments={"min_words": 2, "max_words": 4},
+        question=wording.reverse_question,
+        why=wording.reverse_why,
+        size=lambda facts: len(facts["words"]),
+        limits=(2, 3),  # words
+        read=_words,
+        write=str.lower,
+        wanted=_lower_words,
     ),
     Kind(
         name="price",
@@ -256,22 +229,22 @@ KINDS = (
     Kind(
         name="letters",
         dataset="letter_counting",
-        arguments={"min_words": 2, "max_words": 4},
+        arguments={"min_words": 1, "max_words": 3},
         question=wording.letters_question,
         why=wording.letters_why,
         size=lambda facts: len("".join(facts["span"])),
-        limits=(10, 16),  # letters in the text
+        limits=(7, 12),  # letters in the text
         read=_number("times?"),
         wanted=_plain_words,
     ),
     Kind(
         name="legs",
         dataset="leg_counting",
-        arguments={"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 9},
+        arguments={"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 3},
         question=wording.legs_question,
         why=wording.legs_why,
         size=lambda facts: facts["total_legs"],
-        limits=(16, 36),  # legs
+        limits=(8, 16),  # legs
         read=_number("legs?"),
         wanted=_known_animals,
     ),

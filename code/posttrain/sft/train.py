@@ -5,6 +5,7 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from posttrain.core.artifacts import Artifact, get_or_build
 from posttrain.core.checkpoints import History
@@ -25,13 +26,14 @@ from posttrain.core.training import train
 from posttrain.pretraining.gpt import GPT
 from posttrain.pretraining.weights import load_pretrained
 from posttrain.sft.adapter_files import load_adapter, save_adapter
+from posttrain.sft.chat_template import EncodedChat
 from posttrain.sft.data import Row, build_dataset, dataset_hash
 from posttrain.sft.evaluation import accuracy_of, encode_rows, mean_loss, tokenizer_of
 from posttrain.sft.lora import inject_lora
 from posttrain.sft.loss import sft_loss
 from posttrain.sft.nf4_linear import quantize_model
 from posttrain.sft.packed_forward import frozen_streams
-from posttrain.sft.packing import PackedBatches
+from posttrain.sft.packing import PackedBatch, PackedBatches
 from posttrain.sft.presets import SFTPreset, get_preset
 
 
@@ -88,6 +90,23 @@ def dtype_of(preset: SFTPreset) -> torch.dtype:
     return dtype
 
 
+def check_device(preset: SFTPreset) -> None:
+    """Refuse a preset that this machine cannot run.
+
+    Args:
+        preset: The preset.
+
+    Raises:
+        ValueError: If it needs a GPU and there is none.
+
+    Chapter: sft/fine_tuning.
+    """
+    if torch.device(preset.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"the preset {preset.name!r} needs a GPU and torch sees none here: use 'cpu'"
+        )
+
+
 def base_model(preset: SFTPreset) -> GPT:
     """Load the frozen model of a preset into our GPT.
 
@@ -135,6 +154,20 @@ def first_adapted_block(preset: SFTPreset) -> int:
     return min(blocks) if blocks else 0
 
 
+_STREAMS: dict[str, list[Tensor]] = {}  # of this process: a sweep needs the same ones again
+
+
+def _streams_of(
+    model: GPT, examples: Sequence[EncodedChat], preset: SFTPreset, first_block: int
+) -> list[Tensor]:
+    ids = [example.input_ids for example in examples]
+    origin = [preset.model, preset.quantization, str(dtype_of(preset)), preset.device]
+    key = hashlib.sha256(json.dumps([origin, first_block, ids]).encode()).hexdigest()
+    if key not in _STREAMS:
+        _STREAMS[key] = frozen_streams(model.requires_grad_(False), examples, first_block)
+    return _STREAMS[key]
+
+
 def train_adapter(
     preset: SFTPreset,
     rows: Sequence[Row],
@@ -162,8 +195,13 @@ def train_adapter(
     Returns:
         The model, what happened, and what the guard said where it stopped the run.
 
+    Raises:
+        ValueError: If the rows do not fill a batch, there is nothing to be measured on, or a
+            conversation is longer than the preset allows.
+        ArtifactError: If ``scratch`` holds a checkpoint of another run, or a damaged one.
+
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     tokenizer = tokenizer_of(preset.model)
     train_set, held_out = (
         encode_rows(part, tokenizer, preset.max_length) for part in (rows, validation)
@@ -172,8 +210,8 @@ def train_adapter(
     first_block = first_adapted_block(preset)
     streams = held_out_streams = None
     if first_block:
-        streams = frozen_streams(model.requires_grad_(False), train_set, first_block)
-        held_out_streams = frozen_streams(model, held_out, first_block)
+        streams = _streams_of(model, train_set, preset, first_block)
+        held_out_streams = _streams_of(model, held_out, preset, first_block)
     inject_lora(model, preset.lora, seed)
     batches = PackedBatches(
         train_set, preset.batch_size, None if keep_order else seed, preset.device, streams,
@@ -194,10 +232,14 @@ def train_adapter(
             save_adapter(current, preset.lora, best, base_model_name=preset.model)
         return row
 
+    def loss(current: nn.Module, batch: PackedBatch) -> tuple[Tensor, int]:
+        assert isinstance(current, GPT)
+        return sft_loss(current, batch)
+
     try:
         train(
             model,
-            sft_loss,
+            loss,
             batches,
             replace(preset.training, seed=seed),
             evaluate=evaluate,
@@ -221,23 +263,28 @@ def fine_tuned(
     Args:
         preset: A preset of the engine ``by_hand`` or its name.
         seed: Seed of the adapter and of the order of the data.
-        examples: Train on this many examples only; 0 means all.
+        examples: Train on the first so many examples only; 0 means all.
         answer: See :func:`train_adapter`.
 
     Returns:
         The run.
 
     Raises:
-        ValueError: If the preset needs another engine, or a GPU that is not here.
+        ValueError: If the preset needs another engine, or a GPU that is not here, or
+            ``examples`` is negative.
 
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     preset = get_preset(preset) if isinstance(preset, str) else preset
     if preset.engine != "by_hand" or preset.dataset != "reckoning":
         raise ValueError(
-            f"the preset {preset.name!r} trains {preset.dataset} with {preset.engine}: call "
-            "posttrain.sft.engines.run_engine"
+            f"the preset {preset.name!r} trains {preset.dataset} with {preset.engine}: run "
+            f"posttrain sft --preset {preset.name}, or call posttrain.sft.command.run_engine "
+            "with examples of your own"
         )
+    if examples < 0:
+        raise ValueError(f"{examples} examples cannot be kept: give a number, or 0 for all")
+    check_device(preset)
     data = build_dataset()
     rows = data["train"][: examples or None]
 

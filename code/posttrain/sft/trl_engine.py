@@ -5,11 +5,14 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from posttrain.core.optimization import TrainingConfig
 from posttrain.sft.chat_template import EncodedChat
@@ -17,9 +20,9 @@ from posttrain.sft.lora import LoRAConfig
 from posttrain.sft.presets import SFTPreset
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTConfig
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class EngineRun:
 
     Attributes:
         losses: Mean loss of each step's batch, before the step, in nats.
-        seconds: Time in training alone.
+        seconds: Time in training alone; of a run that was resumed, the time since.
         tokens: Tokens that were read, padding not counted.
         adapter: Folder of the trained adapter, in PEFT's format.
     """
@@ -66,14 +69,16 @@ def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
         folder: Where the trainer may write.
 
     Returns:
-        TRL's configuration. The rows keep their order. In a warm-up, transformers' schedule is
-        one step behind ours: its first step has rate zero.
+        TRL's configuration. The rows keep their order, and what does not fill a batch at the
+        end of a pass is dropped, as here. In a warm-up, transformers' schedule is one step
+        behind ours: its first step has rate zero.
 
     Chapter: sft/fine_tuning.
     """
-    from trl import SFTConfig
+    from trl import SFTConfig  # type: ignore[attr-defined]
 
     training: TrainingConfig = preset.training
+    on_gpu = preset.device != "cpu"
     cosine = training.lr_scheduler_type == "cosine"
     schedule: dict[str, Any] = {
         "lr_scheduler_type": "cosine" if cosine else "constant_with_warmup"
@@ -98,12 +103,15 @@ def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
         seed=training.seed,
         max_length=preset.max_length,
         train_sampling_strategy="sequential",
-        gradient_checkpointing=False,
-        use_cpu=preset.device == "cpu",
+        dataloader_drop_last=True,
+        gradient_checkpointing=on_gpu,  # activations would not fit beside long conversations
+        use_cpu=not on_gpu,
         bf16=False,  # no autocast: the model is loaded in the type it computes in
-        fp16=False,
+        fp16=on_gpu and preset.dtype == "float16",  # whose small gradients must be scaled
         logging_steps=1,
-        save_strategy="no",
+        save_strategy="steps" if training.save_steps else "no",
+        save_steps=training.save_steps or 1,
+        save_total_limit=1,
         report_to=[],
         disable_tqdm=True,
         **schedule,
@@ -111,7 +119,7 @@ def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
 
 
 def fit(
-    model: PreTrainedModel,
+    model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[EncodedChat],
     preset: SFTPreset,
@@ -119,8 +127,12 @@ def fit(
 ) -> EngineRun:
     """Run TRL's SFTTrainer on a model that has its adapter already.
 
+    With ``save_steps``, a run that was interrupted goes on from its last checkpoint where it is
+    started again with the same folder, model, examples and preset.
+
     Args:
-        model: A PEFT model.
+        model: A PEFT model. Its adapter is trained in float32, also where the weights are in 4
+            bits; TRL would train it in bfloat16 there.
         tokenizer: Its tokenizer.
         examples: Encoded conversations, in the order of training.
         preset: Schedule, optimizer and batch.
@@ -133,28 +145,45 @@ def fit(
     """
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTTrainer  # type: ignore[attr-defined]
 
+    own = folder / "trainer" / _fingerprint(model, examples, preset)
+    own.mkdir(parents=True, exist_ok=True)
     trainer = SFTTrainer(
-        model,
-        args=sft_config(preset, folder / "trainer"),
+        cast(Any, model),
+        args=sft_config(preset, own),
         train_dataset=Dataset.from_list(
             [{"input_ids": x.input_ids, "assistant_masks": x.assistant_mask} for x in examples]
         ),
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     started = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(own)))
     seconds = time.perf_counter() - started
     log = trainer.state.log_history
-    trainer.model.save_pretrained(folder / "adapter")
+    model.save_pretrained(str(folder / "adapter"))
+    shutil.rmtree(folder / "trainer")
     return EngineRun(
         losses=[float(entry["loss"]) for entry in log if "loss" in entry],
         seconds=seconds,
         tokens=int(max(entry.get("num_tokens", 0) for entry in log)),
         adapter=folder / "adapter",
     )
+
+
+def _fingerprint(model: PeftModel, examples: Sequence[EncodedChat], preset: SFTPreset) -> str:
+    """Name a run, so that no checkpoint of another one is taken for its own."""
+    rows = [[x.input_ids, x.assistant_mask] for x in examples]
+    digest = hashlib.sha256(json.dumps([asdict(preset), rows]).encode())
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def run_trl(

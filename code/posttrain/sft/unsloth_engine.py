@@ -53,6 +53,7 @@ def run_unsloth(
 
     Chapter: sft/fine_tuning.
     """
+    (folder / "result.json").unlink(missing_ok=True)  # of an earlier run
     folder.mkdir(parents=True, exist_ok=True)
     job = {
         "preset": asdict(preset),

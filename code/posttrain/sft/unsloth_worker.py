@@ -47,6 +47,10 @@ def main(folder: Path) -> None:
         lora_dropout=lora.lora_dropout,
         target_modules=list(lora.target_modules),
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        layers_to_transform=list(lora.layers_to_transform)
+        if lora.layers_to_transform
+        else None,
         use_gradient_checkpointing=False if preset.device == "cpu" else "unsloth",
         random_state=preset.training.seed,
     )

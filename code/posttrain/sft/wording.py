@@ -8,10 +8,8 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
 Facts = Mapping[str, Any]
@@ -23,13 +21,7 @@ UNITS = {
     4: [("gallon", "quarts"), ("dollar", "quarters")],
     5: [("nickel", "cents")],
     7: [("week", "days")],
-    8: [("gallon", "pints"), ("cup", "fluid ounces")],
     10: [("centimeter", "millimeters"), ("decade", "years"), ("dime", "cents")],
-    12: [("foot", "inches"), ("year", "months")],
-    16: [("pound", "ounces")],
-    24: [("day", "hours")],
-    25: [("quarter", "cents")],
-    60: [("hour", "minutes"), ("minute", "seconds")],
 }
 """How many small units are in one large unit: 2 cups in a pint."""
 
@@ -105,34 +97,6 @@ def sum_why(facts: Facts) -> str:
 # --- dates ---
 
 
-def weekday(iso_date: str) -> str:
-    """Name the day of the week of a date such as 2025-05-03."""
-    return calendar.day_name[date.fromisoformat(iso_date).weekday()]
-
-
-def weekday_question(facts: Facts) -> str:
-    """Ask: Today is Tuesday. Which day is it in 10 days?"""
-    today, offset = weekday(facts["start_date"]), facts["offset_days"]
-    days = some(abs(offset), "day")
-    return f"Today is {today}. Which day " + (
-        f"is it in {days}?" if offset > 0 else f"was it {days} ago?"
-    )
-
-
-def weekday_why(facts: Facts) -> str:
-    """Say: Friday is 3 days after Tuesday."""
-    start, target = weekday(facts["start_date"]), weekday(facts["target_date"])
-    forward, days = facts["offset_days"] > 0, abs(facts["offset_days"]) % 7
-    if days == 0:
-        weeks = some(abs(facts["offset_days"]) // 7, "week")
-        return f"{weeks} {_side(forward)} {start} it is {start} again."
-    return f"{target} is {some(days, 'day')} {_side(forward)} {start}."
-
-
-def _side(forward: bool) -> str:
-    return "after" if forward else "before"
-
-
 def leap_question(facts: Facts) -> str:
     """Ask: Is 1936 a leap year?"""
     return f"Is {facts['year']} a leap year?"
@@ -146,29 +110,6 @@ def leap_why(facts: Facts) -> str:
     if year % 100:
         return f"{year} is a multiple of 4 but not of 100."
     return f"{year} is a multiple of 100 {'but not' if year % 400 else 'and'} of 400."
-
-
-def dates(facts: Facts) -> tuple[date, date]:
-    """Read the two dates of an interval."""
-    start, end = (date.fromisoformat(facts[key][:10]) for key in ("start_time", "end_time"))
-    return start, end
-
-
-def days_question(facts: Facts) -> str:
-    """Ask: How many days is it from May 3 to May 20?"""
-    start, end = (f"{calendar.month_name[day.month]} {day.day}" for day in dates(facts))
-    return f"How many days is it from {start} to {end}?"
-
-
-def days_why(facts: Facts) -> str:
-    """Say: 20-3=17. Or, over the end of a month: May has 31 days, and 31-20+5=16."""
-    start, end = dates(facts)
-    if start.month == end.month:
-        return f"{end.day}-{start.day}={end.day - start.day}."
-    length = calendar.monthrange(start.year, start.month)[1]
-    days = length - start.day + end.day
-    name = calendar.month_name[start.month]
-    return f"{name} has {length} days, and {length}-{start.day}+{end.day}={days}."
 
 
 # --- lists of numbers ---
@@ -191,24 +132,17 @@ def sort_why(facts: Facts) -> str:
     return f"{min(given)} is the smallest and {max(given)} the largest."
 
 
-def _filter_words(facts: Facts) -> tuple[str, str]:
-    action, size = facts["operation"].split("_")
-    return action, f"{'above' if size == 'larger' else 'below'} {facts['filter_value']}"
+# --- lists of words ---
 
 
-def filter_question(facts: Facts) -> str:
-    """Ask: Keep only the numbers above 30: 14, 45, 52"""
-    action, bound = _filter_words(facts)
-    action = {"keep": "Keep only", "remove": "Remove"}[action]
-    return f"{action} the numbers {bound}: {', '.join(map(str, numbers(facts)))}"
+def reverse_question(facts: Facts) -> str:
+    """Ask: Write these words in reverse order: into, must, day"""
+    return f"Write these words in reverse order: {', '.join(facts['words'])}"
 
 
-def filter_why(facts: Facts) -> str:
-    """Say: 14 is not above 30."""
-    removed = [str(number) for number in numbers(facts) if str(number) not in facts["result"]]
-    action, bound = _filter_words(facts)
-    verb = ("is" if len(removed) == 1 else "are") + (" not" if action == "keep" else "")
-    return f"{join(removed)} {verb} {bound}."
+def reverse_why(facts: Facts) -> str:
+    """Say: day is the last and into the first."""
+    return f"{facts['words'][-1]} is the last and {facts['words'][0]} the first."
 
 
 # --- prices: reasoning-gym's numbers rounded to cents, within its verifier's tolerance ---

@@ -1,0 +1,267 @@
+"""The chapter's experiments around the run: answers, sweeps, overfitting, engines, forgetting.
+
+Each is made once and then found in the store.
+
+Chapter: sft/fine_tuning.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from posttrain.core.artifacts import get_or_build
+from posttrain.core.files import write_json_atomic
+from posttrain.sft.data import Row, build_dataset, dataset_hash, few_shot_prompt
+from posttrain.sft.evaluation import (
+    conversation_losses,
+    encode_rows,
+    right_answers,
+    tokenizer_of,
+    write_answers,
+)
+from posttrain.sft.forgetting import general_chats, play_windows
+from posttrain.sft.lora import inject_lora
+from posttrain.sft.presets import CPU, SFTPreset
+from posttrain.sft.train import SFTRun, base_model, dtype_of, train_adapter, tuned_model
+
+_UPPER_BLOCKS = tuple(range(24, 30))  # the last fifth of SmolLM2's 30 blocks
+
+SWEEP = replace(
+    CPU,
+    name="sweep",
+    lora=replace(CPU.lora, layers_to_transform=_UPPER_BLOCKS),  # a quarter of the work
+    training=replace(
+        CPU.training,
+        max_steps=12,  # 192 examples: the order of the settings shows by then
+        eval_steps=0,  # at the start and the end only
+        save_steps=0,  # a run this short is started again, not resumed
+    ),
+)
+
+OVERFIT = replace(
+    CPU,
+    name="overfit",
+    lora=replace(
+        CPU.lora,
+        r=32,  # room to memorize
+        lora_alpha=64,  # the same scaling
+        layers_to_transform=_UPPER_BLOCKS,  # as the sweep
+    ),
+    training=replace(
+        CPU.training,
+        max_steps=96,  # eight passes over 200 examples
+        lr_scheduler_type="constant",  # so that only the number of passes changes
+        eval_steps=24,  # after every second pass
+        save_steps=24,  # likewise
+    ),
+)
+
+ENGINES = replace(
+    CPU,
+    name="engines",
+    dtype="float32",  # so that the first two can be compared to the last digits
+    batch_size=4,  # small: three engines share the time
+    training=replace(
+        CPU.training,
+        max_steps=10,  # enough to see the loss fall
+        eval_steps=0,  # none of the engines evaluates
+        save_steps=0,  # nor resumes
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered on a split.
+
+    Attributes:
+        rows: The questions.
+        texts: The answers, without the stop token.
+    """
+
+    rows: list[Row]
+    texts: list[str]
+
+    def right(self, *, strict: bool) -> list[bool]:
+        """See :func:`posttrain.sft.evaluation.right_answers`.
+
+        Args:
+            strict: Whether an answer outside the format counts as wrong.
+
+        Returns:
+            Whether each answer is right.
+        """
+        return right_answers(self.rows, self.texts, strict=strict)
+
+
+def answers_of(
+    run: SFTRun | None, *, prompt: Literal["plain", "few-shot"] = "plain", shots: int = 3
+) -> Answers:
+    """Let a model answer the test split, greedily.
+
+    Args:
+        run: Its best adapter answers; ``None`` is the base model of the ``cpu`` preset.
+        prompt: ``plain`` asks the question alone; ``few-shot`` puts the format and worked
+            examples of the same kind before it.
+        shots: Number of worked examples.
+
+    Returns:
+        The answers.
+
+    Chapter: sft/fine_tuning.
+    """
+    data = build_dataset()
+    rows = data["test"]
+
+    def build(out: Path, scratch: Path) -> None:
+        from posttrain.pretraining.decoding import PackedGPT
+        from posttrain.sft.evaluation import plain_model
+
+        model = base_model(CPU) if run is None else tuned_model(run)
+        packed, tokenizer = PackedGPT(plain_model(model)), tokenizer_of(CPU.model)
+        texts = [""] * len(rows)
+        for kind in sorted({row["kind"] for row in rows}) if prompt == "few-shot" else [None]:
+            chosen = [i for i, row in enumerate(rows) if kind in (None, row["kind"])]
+            if kind is None:
+                asked = [rows[i]["messages"][:-1] for i in chosen]
+            else:
+                asked = [few_shot_prompt(rows[i], data["train"], k=shots) for i in chosen]
+            shared = 0 if kind is None else 1 + 2 * shots
+            for i, text in zip(
+                chosen, write_answers(packed, tokenizer, asked, shared=shared), strict=True
+            ):
+                texts[i] = text
+        write_json_atomic(out / "texts.json", texts)
+
+    artifact = get_or_build(
+        "sft-answers",
+        build,
+        config={
+            "run": run.artifact.folder.name if run else None,
+            "prompt": prompt,
+            "shots": shots,
+            "dtype": str(dtype_of(CPU)),
+        },
+        data=dataset_hash([*rows, *(data["train"] if prompt == "few-shot" else [])]),
+        modules=[__name__],
+    )
+    return Answers(rows, json.loads((artifact.folder / "texts.json").read_text("utf-8")))
+
+
+def losses_elsewhere(run: SFTRun | None, count: int = 32) -> dict[str, list[float]]:
+    """Measure a model on text and conversations that it was not tuned on.
+
+    Args:
+        run: Its best adapter is measured; ``None`` is the base model of the ``cpu`` preset.
+        count: Windows of plays, and conversations.
+
+    Returns:
+        Mean loss of each, in nats per token: ``plays`` and ``chats``.
+
+    Chapter: sft/fine_tuning.
+    """
+
+    def build(out: Path, scratch: Path) -> dict[str, Any]:
+        tokenizer = tokenizer_of(CPU.model)
+        model = base_model(CPU) if run is None else tuned_model(run)
+        parts = {
+            "plays": play_windows(tokenizer, count),
+            "chats": general_chats(tokenizer, count),
+        }
+        result: dict[str, Any] = {}
+        for name, examples in parts.items():
+            sums, counts = conversation_losses(model, examples)
+            result[name] = (sums / counts).tolist()
+        return result
+
+    artifact = get_or_build(
+        "sft-elsewhere",
+        build,
+        config={
+            "run": run.artifact.folder.name if run else None,
+            "count": count,
+            "dtype": str(dtype_of(CPU)),
+        },
+        modules=[__name__],
+    )
+    return artifact.metrics
+
+
+@dataclass(frozen=True)
+class EngineCurve:
+    """What one engine reports of the common run.
+
+    Attributes:
+        losses: Mean loss of each step's batch, in nats.
+        seconds: Time in training alone.
+        tokens: Tokens that were read, padding not counted.
+    """
+
+    losses: list[float]
+    seconds: float
+    tokens: int
+
+
+def compare_engines(preset: SFTPreset = ENGINES) -> dict[str, EngineCurve]:
+    """Run the same steps by hand, with TRL and PEFT, and with Unsloth in 4 bits.
+
+    All three start from the same adapter and read the same rows in the same order.
+
+    Args:
+        preset: The run.
+
+    Returns:
+        A curve for each of ``by_hand``, ``trl`` and ``unsloth``.
+
+    Chapter: sft/fine_tuning.
+    """
+    steps = preset.training.max_steps * preset.training.gradient_accumulation_steps
+    rows = build_dataset()["train"][: steps * preset.batch_size]
+
+    def build(out: Path, scratch: Path) -> dict[str, Any]:
+        from posttrain.sft.trl_engine import run_trl
+        from posttrain.sft.unsloth_engine import run_unsloth
+
+        examples = encode_rows(rows, tokenizer_of(preset.model), preset.max_length)
+        start = initial_adapter(preset, scratch / "start")
+        _, history, _ = train_adapter(preset, rows, rows[:1], scratch / "mine", keep_order=True)
+        tokens = sum(len(example.input_ids) for example in examples)
+        curves = {"by_hand": EngineCurve(history.loss, history.seconds, tokens)}
+        trl = run_trl(preset, examples, scratch / "trl", adapter=start)
+        curves["trl"] = EngineCurve(trl.losses, trl.seconds, tokens)
+        four_bit = replace(preset, quantization="nf4")
+        unsloth = run_unsloth(four_bit, examples, scratch / "unsloth", adapter=start)
+        curves["unsloth"] = EngineCurve(unsloth.losses, unsloth.seconds, tokens)
+        return {name: asdict(curve) for name, curve in curves.items()}
+
+    artifact = get_or_build(
+        "sft-engines",
+        build,
+        config={"preset": asdict(preset)},
+        data=dataset_hash(rows),
+        modules=[__name__, "posttrain.sft.trl_engine", "posttrain.sft.unsloth_worker"],
+    )
+    return {name: EngineCurve(**curve) for name, curve in artifact.metrics.items()}
+
+
+def initial_adapter(preset: SFTPreset, folder: Path) -> Path:
+    """Write the adapter that a run by hand starts from, for another engine to start from.
+
+    Args:
+        preset: The run; its seed decides.
+        folder: Where the adapter goes.
+
+    Returns:
+        The folder.
+
+    Chapter: sft/fine_tuning.
+    """
+    from posttrain.sft.adapter_files import save_adapter
+
+    model = base_model(preset)
+    inject_lora(model, preset.lora, preset.training.seed)
+    save_adapter(model, preset.lora, folder, base_model_name=preset.model)
+    return folder
