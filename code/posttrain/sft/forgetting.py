@@ -78,7 +78,7 @@ def general_chats(
     files = sorted((package / _CHATS).glob("mmlu_*.yaml")) if package else []
     if not files:
         raise AssetError(
-            "lm-eval's MMLU examples are not here. Run: pip install lm-eval==0.4.13"
+            "lm-eval's MMLU examples are not here. Run: pip install --no-deps lm-eval==0.4.13"
         )
     samples = [
         sample
