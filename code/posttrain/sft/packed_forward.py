@@ -5,6 +5,8 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,3 +211,29 @@ def frozen_streams(
         batch = pack(examples[start : start + batch_size]).to(model.device)
         streams += packed_stream(model, batch, first_block).split(batch.lengths)
     return streams
+
+
+_STREAMS: dict[str, list[Tensor]] = {}
+
+
+def cached_streams(
+    model: GPT, examples: Sequence[EncodedChat], first_block: int, origin: str
+) -> list[Tensor]:
+    """Run :func:`frozen_streams` once per process: the runs of a sweep share its result.
+
+    Args:
+        model: As there.
+        examples: As there.
+        first_block: As there.
+        origin: Which frozen weights the model has; the same text for the same weights.
+
+    Returns:
+        As there.
+
+    Chapter: sft/fine_tuning.
+    """
+    ids = [example.input_ids for example in examples]
+    key = hashlib.sha256(json.dumps([origin, first_block, ids]).encode()).hexdigest()
+    if key not in _STREAMS:
+        _STREAMS[key] = frozen_streams(model, examples, first_block)
+    return _STREAMS[key]

@@ -5,7 +5,6 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -26,13 +25,12 @@ from posttrain.core.training import train
 from posttrain.pretraining.gpt import GPT
 from posttrain.pretraining.weights import load_pretrained
 from posttrain.sft.adapter_files import load_adapter, save_adapter
-from posttrain.sft.chat_template import EncodedChat
 from posttrain.sft.data import Row, build_dataset, dataset_hash
 from posttrain.sft.evaluation import accuracy_of, encode_rows, mean_loss, tokenizer_of
 from posttrain.sft.lora import inject_lora
 from posttrain.sft.loss import sft_loss
 from posttrain.sft.nf4_linear import quantize_model
-from posttrain.sft.packed_forward import frozen_streams
+from posttrain.sft.packed_forward import cached_streams
 from posttrain.sft.packing import PackedBatch, PackedBatches
 from posttrain.sft.presets import SFTPreset, get_preset
 
@@ -154,20 +152,6 @@ def first_adapted_block(preset: SFTPreset) -> int:
     return min(blocks) if blocks else 0
 
 
-_STREAMS: dict[str, list[Tensor]] = {}  # of this process: a sweep needs the same ones again
-
-
-def _streams_of(
-    model: GPT, examples: Sequence[EncodedChat], preset: SFTPreset, first_block: int
-) -> list[Tensor]:
-    ids = [example.input_ids for example in examples]
-    origin = [preset.model, preset.quantization, str(dtype_of(preset)), preset.device]
-    key = hashlib.sha256(json.dumps([origin, first_block, ids]).encode()).hexdigest()
-    if key not in _STREAMS:
-        _STREAMS[key] = frozen_streams(model.requires_grad_(False), examples, first_block)
-    return _STREAMS[key]
-
-
 def train_adapter(
     preset: SFTPreset,
     rows: Sequence[Row],
@@ -210,8 +194,10 @@ def train_adapter(
     first_block = first_adapted_block(preset)
     streams = held_out_streams = None
     if first_block:
-        streams = _streams_of(model, train_set, preset, first_block)
-        held_out_streams = _streams_of(model, held_out, preset, first_block)
+        origin = f"{preset.model} {preset.quantization} {dtype_of(preset)} {preset.device}"
+        model.requires_grad_(False)
+        streams = cached_streams(model, train_set, first_block, origin)
+        held_out_streams = cached_streams(model, held_out, first_block, origin)
     inject_lora(model, preset.lora, seed)
     batches = PackedBatches(
         train_set, preset.batch_size, None if keep_order else seed, preset.device, streams,
