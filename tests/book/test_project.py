@@ -26,6 +26,7 @@ TESTED_WITH: dict[str, str] = {
     "core/store.py": "core/test_artifacts.py",
     "core/svg.py": "core/test_plotting.py",
     "core/texts.py": "core/test_assets.py",
+    "sft/unsloth_worker.py": "sft/test_unsloth_engine.py",
 }
 # Exception classes only; each is tested where it is raised.
 NO_TEST = {"core/errors.py"}

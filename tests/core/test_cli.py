@@ -41,7 +41,7 @@ def row(name: str, passed: bool, chapter: str = "pretraining/gpt") -> dict:
 def test_version_and_help():
     assert run("--version").output == f"posttrain {__version__}\n"
     shown = run("--help").output
-    assert all(command in shown for command in ("pretrain", "artifacts", "goals", "doctor"))
+    assert all(command in shown for command in ("pretrain", "sft", "artifacts", "goals"))
 
 
 # --- artifacts ---
@@ -145,6 +145,21 @@ def test_pretrain_hands_on_its_options_and_prints_the_metrics(pretrain, tmp_path
     run("pretrain", "--preset", "t4", "--steps", "9", "--seed", "3", "--out", str(tmp_path))
     assert calls == [("cpu", None, 0, None), ("t4", 9, 3, tmp_path)]
     assert run("pretrain", "--steps", "0").exit_code == 2
+
+
+def test_sft_hands_on_its_options_and_prints_the_metrics(monkeypatch, tmp_path: Path):
+    calls, module = [], types.ModuleType("posttrain.sft.command")
+
+    def command(*arguments):
+        calls.append(arguments)
+        return {"val_loss": 1.23456789, "dropped": {"refused": 2}}
+
+    module.sft_command = command
+    monkeypatch.setitem(sys.modules, "posttrain.sft.command", module)
+    assert run("sft").output == "val_loss: 1.235\ndropped: {'refused': 2}\n"
+    run("sft", "--preset", "t4-qwen", "--steps", "9", "--seed", "3", "--out", str(tmp_path))
+    assert calls == [("cpu", None, 0, None), ("t4-qwen", 9, 3, tmp_path)]
+    assert run("sft", "--steps", "0").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from posttrain.pretraining.gpt import GPT, GPTConfig
+from posttrain.sft import packed_forward as module
 from posttrain.sft.chat_template import EncodedChat
 from posttrain.sft.lora import LoRAConfig, inject_lora, lora_parameters
 from posttrain.sft.loss import sft_loss
 from posttrain.sft.packed_forward import (
     PackedLayout,
+    cached_streams,
     frozen_streams,
     packed_attention,
     packed_hidden,
@@ -179,6 +181,24 @@ def test_frozen_streams_change_neither_loss_nor_gradients(batch_size: int) -> No
     expected = loss_and_gradients(model, None, 0)
     assert all(gradient.any() for gradient in expected[1])
     assert_close(loss_and_gradients(model, streams, 1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_streams_are_computed_once_for_the_same_weights_and_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_STREAMS", {})
+    model = adapted()
+    expected = frozen_streams(model, TRAINABLE, 1)
+    first = cached_streams(model, TRAINABLE, 1, "a")
+    assert all(torch.equal(a, b) for a, b in zip(first, expected, strict=True))
+    untrained = [EncodedChat(x.input_ids, [0, *x.assistant_mask[1:-1], 1]) for x in TRAINABLE]
+    assert cached_streams(model, untrained, 1, "a") is first  # what is trained changes nothing
+    for other in (
+        cached_streams(model, TRAINABLE, 1, "b"),
+        cached_streams(model.requires_grad_(False), TRAINABLE, 2, "a"),
+        cached_streams(model, TRAINABLE[:2], 1, "a"),
+    ):
+        assert other is not first
 
 
 def test_a_block_whose_output_is_given_does_not_run() -> None:
