@@ -111,7 +111,9 @@ def test_each_gpu_preset_runs_in_small(
     assert len(run.losses) == 1 and math.isfinite(run.losses[0])
     assert run.tokens == sum(len(example.input_ids) for example in EXAMPLES)
     model = by_hand.base_model(replace(small, dtype="float32"))
-    assert load_adapter(model, run.adapter) == preset.lora
+    loaded = load_adapter(model, run.adapter)
+    assert (loaded.r, loaded.scaling) == (preset.lora.r, preset.lora.scaling)
+    assert set(loaded.target_modules) == set(preset.lora.target_modules)
 
 
 def test_the_cpu_preset_runs_in_small(
