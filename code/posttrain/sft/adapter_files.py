@@ -191,11 +191,18 @@ def _targets(given: object, tensors: dict[str, Tensor], model: nn.Module) -> obj
     if not isinstance(given, list) or not all(isinstance(target, str) for target in given):
         return given  # which LoRAConfig refuses
     present: list[str] = []
+    names = [f".{own}" for own in ours.values()]
     for target in given:
         meant = [own for hub, own in ours.items() if f".{hub}".endswith(f".{target}")]
         last_parts = any(f".{own}".endswith(f".{target}") for own in meant)
         present += [target] if last_parts else meant  # whole names there begin with "model."
-    return tuple(present or given)
+
+    def place(target: str) -> int:  # PEFT writes a set, in any order; here the model's counts
+        return next(
+            (i for i, own in enumerate(names) if own.endswith(f".{target}")), len(names)
+        )
+
+    return tuple(sorted(present, key=place) or given)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

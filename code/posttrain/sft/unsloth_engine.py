@@ -75,9 +75,10 @@ def run_unsloth(
         )
     result = folder / "result.json"
     if finished.returncode or not result.is_file():
-        end = " / ".join(log.read_text(encoding="utf-8", errors="replace").split("\n")[-4:])
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        end = " / ".join(said.splitlines()[-4:])
         raise EngineError(
-            f"Unsloth's process ended with code {finished.returncode}: {end.strip()[-400:]} "
+            f"Unsloth's process ended with code {finished.returncode}: {end[-400:]} "
             f"(all of it: {log})"
         )
     found = json.loads(result.read_text(encoding="utf-8"))
