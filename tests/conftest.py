@@ -1,15 +1,25 @@
 """Fixtures that all tests share."""
 
+from __future__ import annotations
+
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from posttrain.core.assets import load_tokenizer
+from posttrain.core.errors import AssetError
 from posttrain.core.paths import home
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory):
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests out of the user's store, but share the conversions of models in it."""
     assets = home() / "assets"
     assets.mkdir(parents=True, exist_ok=True)
@@ -19,6 +29,19 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("POSTTRAIN_HOME", str(folder))
         patch.delenv("POSTTRAIN_GOALS", raising=False)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, and lose much where the cores are shared."""
+    torch = sys.modules.get("torch")  # what a test module did not import it need not wait for
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -35,3 +58,12 @@ def data() -> Path:
     if not os.environ.get("POSTTRAIN_DATA") or not folder.is_dir():
         pytest.skip("POSTTRAIN_DATA names no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    """SmolLM2's tokenizer; tests that change it must copy it."""
+    try:
+        return load_tokenizer("smollm2-135m-instruct")
+    except AssetError as error:
+        pytest.skip(str(error))

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from posttrain.pretraining.weights import load_pretrained
 from posttrain.sft.adapter_files import load_adapter, save_adapter
@@ -21,20 +21,6 @@ pytestmark = pytest.mark.parity
 
 IDS = torch.randint(53, (3, 11), generator=torch.Generator().manual_seed(1))
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=53, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=24,
-        initializer_range=0.15,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("base")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def fill(parameters: list[nn.Parameter]) -> None:

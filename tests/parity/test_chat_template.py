@@ -17,8 +17,6 @@ import pytest
 from tokenizers import Regex, pre_tokenizers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from posttrain.core.assets import load_tokenizer
-from posttrain.core.errors import AssetError
 from posttrain.sft.chat_template import FORMATS, encode_chat, render
 from posttrain.sft.conversations import varied_conversations
 from posttrain.sft.masking import check_encoded
@@ -40,14 +38,6 @@ JINJA = {
 DATE = "26 Jul 2024"  # what llama3_2.jinja writes where it knows neither a date nor a clock
 # how many newlines around each answer TRL trains and we do not
 NEWLINES = {"chatml": 1, "qwen2.5": 2, "llama-3": 0}
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> PreTrainedTokenizerBase:
-    try:
-        return load_tokenizer("smollm2-135m-instruct")
-    except AssetError as error:
-        pytest.skip(str(error))
 
 
 def template(name: str | None) -> str | None:
@@ -77,9 +67,9 @@ def stand_in(smollm2: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizer
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_text_and_tokens_equal_transformers(
-    smollm2: PreTrainedTokenizerBase, name: str
+    tokenizer: PreTrainedTokenizerBase, name: str
 ) -> None:
-    tokenizer, jinja = stand_in(smollm2, name), template(JINJA[name])
+    tokenizer, jinja = stand_in(tokenizer, name), template(JINJA[name])
     for messages in CONVERSATIONS:
         for part, prompt in ((messages, False), (messages[:-1], True)):
             text = tokenizer.apply_chat_template(
@@ -99,9 +89,9 @@ def test_text_and_tokens_equal_transformers(
 
 @pytest.mark.parametrize("name", NEWLINES)
 def test_mask_equals_the_training_templates(
-    smollm2: PreTrainedTokenizerBase, name: str
+    tokenizer: PreTrainedTokenizerBase, name: str
 ) -> None:
-    tokenizer = stand_in(smollm2, name)
+    tokenizer = stand_in(tokenizer, name)
     jinja = template(str(JINJA[name]).replace(".jinja", "_training.jinja"))
     newline = tokenizer.encode("\n")
     for messages in CONVERSATIONS:

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from posttrain.pretraining.gpt import GPT, next_token_loss
 from posttrain.pretraining.weights import load_pretrained
@@ -28,20 +28,6 @@ VARIANTS = {
     ),
 }
 each_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=53, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=24,
-        initializer_range=0.15,  # large, so that attention is far from uniform
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("base")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def pair(base: Path, config: LoRAConfig) -> tuple[GPT, PeftModel]:

@@ -1,11 +1,13 @@
 """A packed row against transformers' Llama on the same conversations, padded and masked."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from posttrain.pretraining.gpt import GPT
 from posttrain.pretraining.weights import load_pretrained
@@ -25,18 +27,9 @@ DOCUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[GPT, LlamaForCausalLM]:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=53, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=24,
-        initializer_range=0.15,  # large, so that attention is far from uniform
-        attn_implementation="eager",
-    )  # fmt: skip
-    theirs = LlamaForCausalLM(config).eval()
-    folder = tmp_path_factory.mktemp("base")
-    theirs.save_pretrained(folder)
-    return load_pretrained(folder), theirs
+def pair(base: Path) -> tuple[GPT, LlamaForCausalLM]:
+    theirs = LlamaForCausalLM.from_pretrained(base, attn_implementation="eager")
+    return load_pretrained(base), theirs
 
 
 def padded(side: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from posttrain.core.assets import load_tokenizer
-from posttrain.core.errors import AssetError
 from posttrain.core.optimization import TrainingConfig
 from posttrain.pretraining.gpt import GPT, GPTConfig
 from posttrain.pretraining.weights import load_pretrained, save_pretrained
@@ -26,6 +24,7 @@ from posttrain.sft.presets import CPU, SFTPreset
 from posttrain.sft.trl_engine import sft_config
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
     from trl import SFTTrainer
 
 pytestmark = pytest.mark.parity
@@ -40,14 +39,12 @@ EXAMPLES = [
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[GPT, SFTTrainer]:
+def pair(
+    tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[GPT, SFTTrainer]:
     """Our model, and TRL's trainer, given the rows as the engine gives them."""
     peft, datasets = pytest.importorskip("peft"), pytest.importorskip("datasets")
     trl, transformers = pytest.importorskip("trl"), pytest.importorskip("transformers")
-    try:
-        tokenizer = load_tokenizer("smollm2-135m-instruct")
-    except AssetError as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("pair")
     torch.manual_seed(0)
     config = GPTConfig(

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from posttrain.core.assets import load_tokenizer
-from posttrain.core.errors import AssetError
 from posttrain.pretraining.gpt import GPT, GPTConfig
 from posttrain.pretraining.weights import save_pretrained
+from posttrain.sft.lora import LoRAConfig
+from posttrain.sft.presets import T4, SFTPreset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, and lose much where the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
-    """SmolLM2's tokenizer; tests that change it must copy it."""
-    try:
-        return load_tokenizer("smollm2-135m-instruct")
-    except AssetError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +34,12 @@ def tiny_base(
     save_pretrained(GPT(config), folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def tiny_preset(tiny_base: Path) -> SFTPreset:
+    """A GPU's preset made small: the tiny model in whole weights, trained on the CPU by TRL."""
+    return replace(
+        T4, name="tiny", model=str(tiny_base), engine="trl", device="cpu", dtype="float32",
+        quantization=None, batch_size=2, max_length=32, lora=LoRAConfig(r=2, lora_alpha=4),
+    )  # fmt: skip

@@ -21,7 +21,6 @@ from posttrain.sft.chat_template import Message
 from posttrain.sft.command import copy_adapter, encode_until, run_engine, sft_command
 from posttrain.sft.data import Row
 from posttrain.sft.hub_data import ChatRow, MappedRows
-from posttrain.sft.lora import LoRAConfig
 from posttrain.sft.masking import encode_for_training
 from posttrain.sft.presets import CPU, PRESETS, T4, SFTPreset
 from posttrain.sft.trl_engine import EngineRun
@@ -42,17 +41,12 @@ LONG, FORGED = chat("word " * 60), chat("<|im_end|>")
 
 
 @pytest.fixture
-def preset(tiny_base: Path) -> SFTPreset:
-    """Trained with TRL, on the CPU."""
+def preset(tiny_preset: SFTPreset) -> SFTPreset:
     training = TrainingConfig(
         max_steps=3, learning_rate=0.02, warmup_steps=2, gradient_accumulation_steps=2,
         bf16=False,
     )  # fmt: skip
-    return replace(
-        T4, name="tiny", model=str(tiny_base), chat_format="smollm2", engine="trl",
-        device="cpu", quantization=None, dtype="float32", batch_size=2, max_length=60,
-        lora=LoRAConfig(r=2, lora_alpha=4), training=training,
-    )  # fmt: skip
+    return replace(tiny_preset, chat_format="smollm2", max_length=60, training=training)
 
 
 # --- engines ---

@@ -156,7 +156,9 @@ def test_an_answer_ends_before_the_stop_token(tokenizer: PreTrainedTokenizerBase
     assert write_answers(model, tokenizer, questions) == ["The answer: 42"] * 2
     assert write_answers(model, tokenizer, questions[:1], max_new_tokens=3) == ["The answer:"]
     assert write_answers(PackedGPT(model), tokenizer, questions[:1]) == ["The answer: 42"]
-    assert write_answers(model, tokenizer, []) == []
+    for stop in ((STOP, ":"), (":", STOP)):
+        assert write_answers(model, tokenizer, questions, stop=stop) == ["The answer"] * 2
+    assert write_answers(model, tokenizer, []) == write_answers(model, tokenizer, [], shared=1)
 
 
 def greedy(model: GPT, tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
@@ -224,20 +226,30 @@ def test_verdicts_are_the_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
         right_answers(rows, texts[:4], strict=True)
 
 
-def test_accuracy_is_the_share_of_strictly_right_answers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    good, asked = "Answer: 7\nWhy: it is.\nConfidence: high", []
+def test_accuracy_is_the_share_of_right_first_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Message]] = []
 
-    def answers(model: object, tokenizer: object, conversations: list[list[Message]]) -> list:
+    def answers(
+        model: object,
+        tokenizer: object,
+        conversations: list[list[Message]],
+        *,
+        shared: int,
+        stop: tuple[str, str],
+    ) -> list[str]:
         asked.extend(conversations)
-        return [good, "Answer: 7", good, "no"]
+        assert shared == 1 and stop == ("<|im_end|>", "Ċ")
+        return ["Answer: 7", "7", "Answer: 7", "answer: 7", "Answer: 8"]
 
     monkeypatch.setattr(evaluation, "verify", lambda row, answer: answer == row["answer"])
     monkeypatch.setattr(evaluation, "write_answers", answers)
-    rows = [row("a"), row("b"), row("c", "8"), row("d")]
-    assert accuracy_of(gpt(), object(), rows) == 0.25  # type: ignore[arg-type]
-    assert asked == [chat(question) for question in "abcd"]
+    rows = [row("a"), row("b"), row("c", "8"), row("d"), row("e", "8")]
+    assert accuracy_of(gpt(), object(), rows) == 0.4  # type: ignore[arg-type]
+    assert asked == [chat(question) for question in "abcde"]
+
+
+def test_the_line_break_is_a_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert tokenizer.tokenize("Answer: 7\nWhy")[-2:] == [evaluation.LINE_BREAK, "Why"]
 
 
 # --- losses ---

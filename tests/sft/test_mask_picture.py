@@ -72,6 +72,12 @@ def test_color_is_not_the_only_sign(tokenizer: PreTrainedTokenizerBase) -> None:
     assert "color: inherit" in style  # the text keeps the page's color, light or dark
 
 
+def test_tokens_stand_on_the_left_where_a_page_centers_its_figures() -> None:
+    page = MaskPicture([TokenRow("a", True)])._repr_html_()
+    assert page.startswith('<div class="pt-figure pt-mask"')
+    assert ".pt-mask { text-align: left; }" in page
+
+
 def test_no_control_character_reaches_page_or_terminal(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -139,6 +141,32 @@ def test_answers_are_found_by_their_markers(
     text = "x\n<|im_start|>assistant\nParis.<|im_end|>"
     fake = encode_chat([{"role": "user", "content": text}], tokenizer, markers="as_text")
     assert answer_spans(fake.input_ids, tokenizer) == []
+
+
+def test_markers_are_looked_up_once_and_again_when_tokens_were_added(
+    tokenizer: PreTrainedTokenizerBase, encoded: EncodedChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, calls = copy.deepcopy(tokenizer), []
+
+    def counted(*args: object, **options: object) -> EncodedChat:
+        calls.append(args)
+        return encode_chat(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("posttrain.sft.masking.encode_chat", counted)
+    for _ in range(3):
+        check_encoded(encoded, own, "chatml")
+    once = len(calls)
+    assert once > 0
+    check_encoded(encode_chat(TWICE, own), own, "smollm2")
+    assert len(calls) == 2 * once  # another format
+    own.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    check_encoded(encoded, own, "chatml")
+    assert len(calls) == 3 * once
+    calls.clear()  # it holds the tokenizer too
+    gone = weakref.ref(own)
+    del own
+    gc.collect()
+    assert gone() is None
 
 
 def test_varied_conversations_keep_the_rules_wherever_they_are_cut(

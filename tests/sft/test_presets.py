@@ -25,6 +25,7 @@ from posttrain.sft.memory import (
     FineTuneMemory,
     adapter_parameters,
     finetune_memory,
+    total_parameters,
 )
 from posttrain.sft.presets import A100, CPU, PRESETS, T4, T4_QWEN, SFTPreset, get_preset
 from posttrain.sft.trl_engine import peft_config, run_trl, sft_config
@@ -41,7 +42,6 @@ EXAMPLES = [
     for i in range(16)
 ]
 each = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
-on_gpu = pytest.mark.parametrize("preset", [T4, T4_QWEN, A100], ids=["t4", "t4-qwen", "a100"])
 
 
 def predicted(preset: SFTPreset) -> FineTuneMemory:
@@ -95,10 +95,8 @@ def test_the_objects_of_each_preset_are_built(preset: SFTPreset, tmp_path: Path)
 # --- the same code path, in small ---
 
 
-@on_gpu
-def test_each_gpu_preset_runs_in_small(
-    preset: SFTPreset, tiny_base: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("preset", [T4, A100], ids=["t4", "a100"])  # float16 and bfloat16
+def test_gpu_presets_run_in_small(preset: SFTPreset, tiny_base: Path, tmp_path: Path) -> None:
     """Its own settings, but one step of a tiny random model on the CPU, in whole weights."""
     small = replace(
         preset,
@@ -186,6 +184,10 @@ def test_a_value_without_a_reason_is_found() -> None:
 def test_what_the_reasons_say_is_so() -> None:
     assert CPU.training.max_steps * CPU.batch_size == 576  # nearly one pass over 600
     assert CPU.training.max_steps / CPU.training.eval_steps == 3  # and step 0: four points
+    model = PUBLISHED_SHAPES[SHAPES["cpu"]]
+    share = adapter_parameters(model, CPU.lora) / total_parameters(model)
+    assert round(100 * share, 1) == 1.8
+    assert CPU.training.max_steps == 3 * CPU.training.save_steps
     assert CPU.lora.scaling == 2 and T4.lora.scaling == A100.lora.scaling == 1
     assert {conversations_per_step(preset) for preset in PRESETS.values()} == {16}
     for preset in (T4, T4_QWEN, A100):

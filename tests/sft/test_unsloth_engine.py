@@ -20,7 +20,7 @@ from posttrain.sft import trl_engine, unsloth_worker
 from posttrain.sft.adapter_files import WEIGHTS_NAME, save_adapter
 from posttrain.sft.chat_template import EncodedChat
 from posttrain.sft.lora import LoRAConfig, inject_lora
-from posttrain.sft.presets import PRESETS, T4, SFTPreset
+from posttrain.sft.presets import PRESETS, SFTPreset
 from posttrain.sft.train import base_model
 from posttrain.sft.trl_engine import EngineRun
 from posttrain.sft.unsloth_engine import EngineError, preset_from, run_unsloth
@@ -35,12 +35,11 @@ needs_unsloth = pytest.mark.skipif(
 
 
 @pytest.fixture
-def preset(tiny_base: Path) -> SFTPreset:
+def preset(tiny_preset: SFTPreset) -> SFTPreset:
     training = TrainingConfig(max_steps=2, learning_rate=0.02, min_lr_ratio=0.0, bf16=False)
     return replace(
-        T4, name="tiny", model=str(tiny_base), device="cpu", dtype="bfloat16", batch_size=2,
-        max_length=32, lora=LoRAConfig(r=2, lora_alpha=4), training=training,
-    )  # fmt: skip
+        tiny_preset, engine="unsloth", quantization="nf4", dtype="bfloat16", training=training
+    )
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:

@@ -5,6 +5,8 @@ Chapter: pretraining/sampling.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -99,10 +101,9 @@ class KVCache:
         Returns:
             A new cache of ``B_new`` rows, filled to the same length.
         """
-        keys = self.keys[:, rows, :, : self.length]
-        L, B_new, H_kv, _, D = keys.shape
-        chosen = KVCache(L, B_new, H_kv, self.max_length, D, keys.dtype, keys.device)
-        chosen.length = self.length
-        chosen.keys[:, :, :, : self.length] = keys
-        chosen.values[:, :, :, : self.length] = self.values[:, rows, :, : self.length]
+        if rows.dtype == torch.bool:
+            rows = rows.nonzero()[:, 0]
+        chosen = copy.copy(self)
+        chosen.keys = self.keys.index_select(1, rows)
+        chosen.values = self.values.index_select(1, rows)
         return chosen

@@ -2,8 +2,8 @@
 
 ::
 
-    Answer: 84
-    Why: 1 foot is 12 inches, and 7x12=84.
+    Answer: 21
+    Why: 1 yard is 3 feet, and 7x3=21.
     Confidence: high
 
 Chapter: sft/fine_tuning.

@@ -111,6 +111,6 @@ def nearest_codes(values: Tensor, codebook: Tensor) -> Tensor:
     if len(codebook) > 16:
         return torch.bucketize(values, halfway, out_int32=True).to(torch.uint8)
     codes = torch.zeros_like(values, dtype=torch.uint8)
-    for threshold in halfway:  # five times as fast as bucketize, which branches for each value
+    for threshold in halfway:  # several times as fast as bucketize, which branches
         codes += values > threshold
     return codes

@@ -8,6 +8,8 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import json
 import random
@@ -75,6 +77,11 @@ def build_dataset(seed: int = 0) -> dict[str, list[Row]]:
     """  # noqa: DOC502, DOC503
     if seed < 0:
         raise ValueError(f"seed is {seed}: give 0 or a number above")
+    return copy.deepcopy(_splits(seed))
+
+
+@functools.lru_cache(maxsize=2)
+def _splits(seed: int) -> dict[str, list[Row]]:
     splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
     shares = {name: size // len(KINDS) for name, size in SPLITS.items()}
     for kind in KINDS:

@@ -54,6 +54,10 @@ _TRANSPOSE = (
     "You multiplied by W as it is stored: its shape is (out, in) and a row of x is one token, "
     "so the frozen output is x @ W.T, as in `nn.Linear`."
 )
+_COLUMN = (
+    "You multiplied x from the left, as the paper does with a column: here each row of x is "
+    "one token, so multiply by the transposed matrices from the right."
+)
 _FEATURES = (
     "You divided α by a number of features: r is the short side of A and of B, and comes as an "
     "argument."
@@ -76,12 +80,40 @@ LORA_FORWARD = [
         lambda x, W, A, B, r, alpha: _lora(x, W, A, B, alpha / r**0.5),
     ),
     Mistake(
+        "You divided with `//`, which drops the fraction: divide `lora_alpha` with `/`.",
+        lambda x, W, A, B, r, alpha: _lora(x, W, A, B, alpha // r),
+    ),
+    Mistake(
+        "You divided by r and left α out: the scale is α / r.",
+        lambda x, W, A, B, r, alpha: _lora(x, W, A, B, 1 / r),
+    ),
+    Mistake(
+        "You multiplied α by r: the scale is α / r.",
+        lambda x, W, A, B, r, alpha: _lora(x, W, A, B, alpha * r),
+    ),
+    Mistake(
+        "You scaled twice: multiply the update by α / r once, not at A and at B.",
+        lambda x, W, A, B, r, alpha: _lora(x, W, A, B, (alpha / r) ** 2),
+    ),
+    Mistake(
         "You scaled the frozen output too: α / r belongs to the update alone.",
         lambda x, W, A, B, r, alpha: _lora(x, W, A, B, 1.0) * (alpha / r),
     ),
     Mistake(
         "You returned the update alone: the frozen weight's output, x @ W.T, is missing.",
         lambda x, W, A, B, r, alpha: alpha / r * _update(x, A, B),
+    ),
+    Mistake(
+        "You returned the frozen output alone: the update is missing.",
+        lambda x, W, A, B, r, alpha: x @ W.T,
+    ),
+    Mistake(
+        "You subtracted the update: add it.",
+        lambda x, W, A, B, r, alpha: _lora(x, W, A, B, -alpha / r),
+    ),
+    Mistake(
+        "You gave A the frozen weight's output: A reads x, as W does.",
+        lambda x, W, A, B, r, alpha: _lora(x @ W.T, torch.eye(len(W)), A, B, alpha / r),
     ),
     Mistake(_PRODUCT, lambda x, W, A, B, r, alpha: x @ W.T * (alpha / r * _update(x, A, B))),
     Mistake(_PRODUCT, lambda x, W, A, B, r, alpha: x @ W.T * _update(x, A, B)),
@@ -108,11 +140,8 @@ LORA_FORWARD = [
     ),
     Mistake(_TRANSPOSE, lambda x, W, A, B, r, alpha: x @ W + alpha / r * (x @ A @ B)),
     Mistake(_TRANSPOSE, lambda x, W, A, B, r, alpha: x @ (W + alpha / r * B @ A)),
-    Mistake(
-        "You multiplied x from the left, as the paper does with a column: here each row of x "
-        "is one token, so multiply by the transposed matrices from the right.",
-        lambda x, W, A, B, r, alpha: W @ x + alpha / r * (B @ A @ x),
-    ),
+    Mistake(_COLUMN, lambda x, W, A, B, r, alpha: W @ x + alpha / r * (B @ A @ x)),
+    Mistake(_COLUMN, lambda x, W, A, B, r, alpha: (W + alpha / r * B @ A) @ x.mT),
 ]  # fmt: skip
 NOT_THE_RANK = [
     Mistake(_FEATURES, lambda x, W, A, B, r, alpha: _lora(x, W, A, B, alpha / A.shape[1])),
@@ -204,6 +233,14 @@ MERGE = [
     *_merges(
         "You forgot the scale: the update is `scaling` times B A.",
         lambda W, A, B, s: W + B @ A,
+    ),
+    *_merges(
+        "`scaling` is α / r already: do not divide it by r again.",
+        lambda W, A, B, s: W + s / len(A) * B @ A,
+    ),
+    *_merges(
+        "You scaled twice: multiply B A by `scaling` once.",
+        lambda W, A, B, s: W + s**2 * B @ A,
     ),
     *_merges(_TURNED, lambda W, A, B, s: W + s * (B @ A).T),
     *_merges("You multiplied A B: the update is B A.", lambda W, A, B, s: W + s * A @ B),

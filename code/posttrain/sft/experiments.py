@@ -35,7 +35,7 @@ SWEEP = replace(
     lora=replace(CPU.lora, layers_to_transform=_UPPER_BLOCKS),  # a quarter of the work
     training=replace(
         CPU.training,
-        max_steps=12,  # 192 examples: the order of the settings shows by then
+        max_steps=10,  # 160 examples: the order of the settings shows by then
         eval_steps=0,  # at the start and the end only
         save_steps=0,  # a run this short is started again, not resumed
     ),
@@ -63,10 +63,10 @@ ENGINES = replace(
     CPU,
     name="engines",
     dtype="float32",  # so that the first two can be compared to the last digits
-    batch_size=4,  # small: three engines share the time
+    batch_size=2,  # small: three engines share the time
     training=replace(
         CPU.training,
-        max_steps=10,  # enough to see the loss fall
+        max_steps=12,  # enough to see the loss fall
         eval_steps=0,  # none of the engines evaluates
         save_steps=0,  # nor resumes
     ),
@@ -129,7 +129,7 @@ def answers_of(
                 asked = [rows[i]["messages"][:-1] for i in chosen]
             else:
                 asked = [few_shot_prompt(rows[i], data["train"], k=shots) for i in chosen]
-            shared = 0 if kind is None else 1 + 2 * shots
+            shared = 1 if kind is None else 1 + 2 * shots  # the system message, or all shots
             for i, text in zip(
                 chosen, write_answers(packed, tokenizer, asked, shared=shared), strict=True
             ):

@@ -54,8 +54,8 @@ def general_chats(
     """Take questions of 57 school and university subjects, with answers that explain.
 
     They are the worked examples that lm-eval brings for MMLU (Hendrycks et al., 2021), with the
-    chains of thought of Chung et al. (2022). The answers were written by people, in another
-    style than the one that is trained here.
+    chains of thought of Chung et al. (2022), in another style than the one that is trained
+    here.
 
     Args:
         tokenizer: The model's tokenizer.

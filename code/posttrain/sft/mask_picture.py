@@ -21,7 +21,9 @@ _VISIBLE = {code: chr(0x2400 + code) for code in range(32)} | {0x7F: "␡"}
 _VISIBLE |= {ord("\n"): "↵", ord("\t"): "⇥"}
 # Colors are translucent or the theme's, for a light and a dark page; the line under a trained
 # token says the same without color. The class pt-figure takes the page's ground and text color.
+# Jupyter Book centers figures, which rows of tokens are not made for.
 _STYLE = """
+.pt-mask { text-align: left; }
 .pt-mask-tokens, .pt-mask-legend { line-height: 2; margin: 0 0 0.5rem; }
 .pt-mask-tokens { font-family: var(--pst-font-family-monospace, monospace); font-size: 0.9em; }
 .pt-mask :is(mark, span) { color: inherit; padding: 0.1em 0.05em; margin-right: 1px;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
 
 from posttrain.sft.chat_template import (
     ChatFormat,
@@ -163,15 +164,29 @@ def answer_spans(
     return spans
 
 
+_Markers = tuple[list[int], int]
+# A tokenizer that nobody else holds leaves the table, and what was found for it does too.
+_FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[ChatFormat, int], _Markers]]
+_FOUND = WeakKeyDictionary()
+
+
 def _header_and_stop(
     tokenizer: PreTrainedTokenizerBase, chat_format: str | ChatFormat
-) -> tuple[list[int], int]:
-    """Return the ids of a generation prompt, and the id that ends an answer."""
-    message: list[Message] = [{"role": "user", "content": "?"}]
-    turn = encode_chat(message, tokenizer, chat_format).input_ids
-    prompt = encode_chat(message, tokenizer, chat_format, add_generation_prompt=True).input_ids
-    special = special_tokens(tokenizer, chat_format)
-    return prompt[len(turn) :], special[format_named(chat_format).stop_token]
+) -> _Markers:
+    """Return the ids of a generation prompt, and the id that ends an answer.
+
+    Looked up once per tokenizer and format, and again when tokens were added.
+    """
+    written = format_named(chat_format)
+    found = _FOUND.setdefault(tokenizer, {})
+    key = written, len(tokenizer)
+    if key not in found:
+        message: list[Message] = [{"role": "user", "content": "?"}]
+        turn = encode_chat(message, tokenizer, written).input_ids
+        prompt = encode_chat(message, tokenizer, written, add_generation_prompt=True).input_ids
+        stop = special_tokens(tokenizer, written)[written.stop_token]
+        found[key] = prompt[len(turn) :], stop
+    return found[key]
 
 
 def encode_for_training(

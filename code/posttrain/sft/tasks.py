@@ -64,7 +64,7 @@ class Kind:
 
 
 def _first_word(answer: str, facts: Facts) -> str | None:
-    """Read "Friday." and "Yes, it is." as their first word."""
+    """Read "No." and "Yes, it is." as their first word."""
     word = re.match(r"[A-Za-z]+\b", answer)
     return word.group().capitalize() if word else None
 
@@ -115,7 +115,7 @@ def _known_units(facts: Facts) -> bool:
 
 
 def _even_year(facts: Facts) -> bool:
-    """Leave out odd years, which are no question: half of the rest are leap years."""
+    """Leave out odd years, which are no question."""
     return facts["year"] % 2 == 0
 
 

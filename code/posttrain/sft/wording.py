@@ -61,13 +61,13 @@ def units(facts: Facts) -> tuple[str, str]:
 
 
 def conversion_question(facts: Facts) -> str:
-    """Ask: How many inches are 7 feet?"""
+    """Ask: How many feet are 7 yards?"""
     (count, _), (large, small) = conversion(facts), units(facts)
-    return f"How many {small} are {some(count, large)}?".replace("foots", "feet")
+    return f"How many {small} are {some(count, large)}?"
 
 
 def conversion_why(facts: Facts) -> str:
-    """Say: 1 foot is 12 inches, and 7x12=84."""
+    """Say: 1 yard is 3 feet, and 7x3=21."""
     (count, factor), (large, small) = conversion(facts), units(facts)
     return f"1 {large} is {factor} {small}, and {count}x{factor}={count * factor}."
 

@@ -1,0 +1,96 @@
+"""Each public symbol of the package is named in a chapter's code, or excused with a reason."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "code" / "posttrain"
+TABLE = yaml.safe_load(Path(__file__).with_name("unnamed.yml").read_text(encoding="utf-8"))
+MODULES: dict[str, str] = TABLE["modules"]
+SYMBOLS: dict[str, dict[str, str]] = TABLE["symbols"]
+
+CELL = re.compile(r"^(`{3,})\{code-cell\}.*?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+NO_PYTHON = re.compile(r"^(?::\w|[%!]).*", re.MULTILINE)  # a cell's options, and magics
+ROLE = re.compile(r"\{[\w:-]+\}`[^`]*`")
+INLINE = re.compile(r"`([^`\n]+)`|^:(?:pyobject|start-at): (.+)", re.MULTILINE)
+
+
+def chapters() -> list[Path]:
+    """The chapters of the stages whose folder lies in the package too."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return [
+        (ROOT / name).with_suffix(".md")
+        for name in names
+        if (PACKAGE / name.split("/")[1]).is_dir()
+    ]
+
+
+def names_in_code(text: str) -> set[str]:
+    """Names in a page's cells, `inline code` and included objects; comments do not count."""
+    words = " ".join(map(" ".join, INLINE.findall(ROLE.sub("", CELL.sub("", text)))))
+    found = set(re.findall(r"\w+", words))
+    for _, cell in CELL.findall(text):
+        for node in ast.walk(ast.parse(NO_PYTHON.sub("", cell))):
+            if isinstance(node, ast.alias):
+                found.add(node.name)
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                found.add(node.attr)
+    return found
+
+
+def public_symbols(module: Path) -> list[str]:
+    body = ast.parse(module.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [x.name for x in body if isinstance(x, kinds) and not x.name.startswith("_")]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for folder in ("core", *sorted({chapter.parent.name for chapter in chapters()})):
+        for module in sorted((PACKAGE / folder).glob("*.py")):
+            yield f"{folder}/{module.name}", module
+
+
+@pytest.fixture(scope="module")
+def named() -> set[str]:
+    if missing := [file.name for file in chapters() if not file.is_file()]:
+        pytest.skip(f"not written yet: {', '.join(missing)}")
+    return set().union(*(names_in_code(file.read_text("utf-8")) for file in chapters()))
+
+
+def test_every_public_symbol_is_named_in_a_chapter(named: set[str]):
+    unnamed = [
+        f"{name}: {symbol}"
+        for name, module in modules()
+        if name not in MODULES
+        for symbol in public_symbols(module)
+        if symbol not in named and symbol not in SYMBOLS.get(name, {})
+    ]
+    assert not unnamed, "in no chapter, and not in unnamed.yml:\n" + "\n".join(unnamed)
+
+
+def test_no_exception_is_out_of_date(named: set[str]):
+    found = dict(modules())
+    assert [name for name in (*SYMBOLS, *MODULES) if name not in found] == []
+    assert not set(SYMBOLS) & set(MODULES)
+    for name, symbols in SYMBOLS.items():
+        assert set(symbols) <= set(public_symbols(found[name])), name
+        assert not set(symbols) & named, f"{name}: a chapter names this by now"
+
+
+def test_names_are_read_from_code_alone():
+    page = (
+        "# title\nThe words `in_line(x)` and {glue:text}`role` of prose `one`.\n\n"
+        "```{literalinclude} file.py\n:pyobject: Layer.forward\n```\n"
+        "````{code-cell} ipython3\n:tags: [hide]\n%magic\nfrom a.b import c as d  # comment\n"
+        "print(f'text {e.f}', 'string')\n````\n"
+    )
+    expected = {"in_line", "x", "one", "Layer", "forward", "c", "print", "e", "f"}
+    assert names_in_code(page) == expected
