@@ -61,6 +61,9 @@ WRONG_CODEBOOKS = [
     (two_sided(above=8, zeros=2), "Zero stands twice among your levels"),
     (two_sided(zeros=2), "Zero stands twice among your levels"),
     (two_sided(above=8), "You have 15 levels, and 4 bits name 16"),
+    ([level for level in two_sided() if level], "You dropped both zeros"),
+    (sorted(map(abs, two_sided()[:7])) + two_sided()[7:], "None of your levels is negative"),
+    ([*map(abs, two_sided()[:7]), *two_sided()[7:]], "None of your levels is negative"),
     (PROBABILITIES, "You returned probabilities"),
     ([2 * p - 1 for p in PROBABILITIES], "Your levels are evenly spaced"),
     (spaced(-1, 1, 16), "Your levels are evenly spaced"),
@@ -87,7 +90,7 @@ def test_codebook() -> None:
         result = grade_codebook(lambda levels=levels: torch.tensor(levels))
         assert not result.passed and result.message.startswith(sentence), result.message
         told.append(result.message)
-    assert set(told) == {sentence for sentence, _ in CODEBOOK}
+    assert set(told) == set(CODEBOOK)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,12 @@ def bucket(block: Tensor, codebook: Tensor, right: bool, back: int) -> tuple[Ten
     return torch.bucketize(scaled, codebook, right=right) - back, absmax
 
 
+def signed(block: Tensor, codebook: Tensor, sign: int) -> tuple[Tensor, Tensor]:
+    absmax = block.abs().max()
+    scaled = block / absmax if absmax else block
+    return (sign * (scaled[:, None] - codebook)).argmin(dim=1), absmax
+
+
 def with_scale(scale: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     return lambda block, codebook: by_argmin(block, codebook, scale)
 
@@ -176,6 +185,9 @@ WRONG_BLOCKS = [
     ),
     (with_scale(torch.std), "You scaled by a typical magnitude"),
     (with_scale(lambda block: block.abs().mean()), "You scaled by a typical magnitude"),
+    (with_scale(lambda block: block.norm() / 8), "You scaled by a typical magnitude"),
+    (lambda b, c: signed(b, c, 1), "You took the smallest signed difference"),
+    (lambda b, c: signed(b, c, -1), "You took the smallest signed difference"),
     (lambda b, c: bucket(b, c, False, 0), "Your codes are those of the bucket"),
     (lambda b, c: bucket(b, c, True, 0), "Your codes are those of the bucket"),
     (lambda b, c: bucket(b, c, True, 1), "Your codes are those of the bucket"),
@@ -201,6 +213,10 @@ def test_wrong_blocks_are_named() -> None:
     assert set(told) == {mistake.sentence for mistake in QUANTIZE_BLOCK}
     tensor_wide = grade_quantize_block(with_scale(lambda block: torch.tensor(31.5)))
     assert tensor_wide.message.startswith("Your absmax is the same for every block")
+    swapped = grade_quantize_block(lambda b, c: by_argmin(b, c)[::-1])  # type: ignore[arg-type, return-value]
+    assert (
+        swapped.message == "You returned the absmax first: return the codes, then the absmax."
+    )
 
 
 def nan_codes(block: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,59 +49,41 @@ def _with_top(levels: Tensor) -> bool:
 
 
 # Sentences, and the levels that each is about; the first that fits is told.
-CODEBOOK: list[tuple[str, Callable[[Tensor], bool]]] = [
-    (
-        "Your levels hold infinity or NaN: at probability 0 or 1 the quantile is infinite. End "
-        f"at {NF4_TOP} and, below, at 1 minus that.",
-        lambda levels: not levels.isfinite().all(),
+CODEBOOK: dict[str, Callable[[Tensor], bool]] = {
+    "Your levels hold infinity or NaN: at probability 0 or 1 the quantile is infinite. End at "
+    f"{NF4_TOP} and, below, at 1 minus that.": lambda levels: not levels.isfinite().all(),
+    "Your levels are right, but not sorted: a code is a position in the sorted codebook, from "
+    "-1 to 1.": lambda levels: (
+        not (levels.diff() >= 0).all() and _same(levels.sort().values, normal_float_codebook())
     ),
-    (
-        "Your levels are right, but not sorted: a code is a position in the sorted codebook, "
-        "from -1 to 1.",
-        lambda levels: (
-            not (levels.diff() >= 0).all()
-            and _same(levels.sort().values, normal_float_codebook())
-        ),
+    "You returned probabilities: the levels are the quantiles of the normal distribution at "
+    "these probabilities.": lambda levels: bool((levels > 0).all()),
+    "None of your levels is negative: put a minus before the quantiles of the lower "
+    "side.": lambda levels: (
+        bool((levels >= 0).all())
+        and _same(levels.sort().values, normal_float_codebook().abs().sort().values)
     ),
-    (
-        "You returned probabilities: the levels are the quantiles of the normal distribution "
-        "at these probabilities.",
-        lambda levels: bool((levels > 0).all()),
+    "Your levels are evenly spaced: NF4 spaces the probabilities evenly, and its levels are "
+    "the quantiles of the normal distribution there.": _even,
+    "Zero stands twice among your levels, which wastes a code: take 8 levels from the bottom "
+    "to zero and 9 from zero to the top, and drop one of the two zeros.": lambda levels: (
+        int((levels.abs() < 1e-6).sum()) == 2
     ),
-    (
-        "Your levels are evenly spaced: NF4 spaces the probabilities evenly, and its levels "
-        "are the quantiles of the normal distribution there.",
-        _even,
+    "You have 15 levels, and 4 bits name 16: your sides mirror each other around zero. Give "
+    "the upper side one level more.": lambda levels: len(levels) == 15 and _mirrored(levels),
+    "You dropped both zeros: keep one of them, as the 16th level.": lambda levels: (
+        len(levels) == 15 and bool(levels.all())
     ),
-    (
-        "Zero stands twice among your levels, which wastes a code: take 8 levels from the "
-        "bottom to zero and 9 from zero to the top, and drop one of the two zeros.",
-        lambda levels: int((levels.abs() < 1e-6).sum()) == 2,
-    ),
-    (
-        "You have 15 levels, and 4 bits name 16: your sides mirror each other around zero. "
-        "Give the upper side one level more.",
-        lambda levels: len(levels) == 15 and _mirrored(levels),
-    ),
-    (
-        "Your grid is symmetric, and none of its levels is zero: padding needs an exact zero. "
-        "Take 8 levels from the bottom to zero, 9 from zero to the top, and drop one zero.",
-        lambda levels: bool(levels.any()) and len(levels) == 16 and _mirrored(levels),
-    ),
-    (
-        "Your levels are not normalized: divide by the largest, so that they end at -1 and 1.",
-        lambda levels: _same(levels / levels.abs().max(), normal_float_codebook()),
-    ),
-    (
-        "Your levels are upside down: NF4 has one level more above zero than below.",
-        lambda levels: _same(-levels.flip(0), normal_float_codebook()),
-    ),
-    (
-        f"Your levels end at another probability: NF4's outermost quantiles are those of "
-        f"{NF4_TOP} and of 1 minus that.",
-        _with_top,
-    ),
-]
+    "Your grid is symmetric, and none of its levels is zero: padding needs an exact zero. Take "
+    "8 levels from the bottom to zero, 9 from zero to the top, and drop one "
+    "zero.": lambda levels: bool(levels.any()) and len(levels) == 16 and _mirrored(levels),
+    "Your levels are not normalized: divide by the largest, so that they end at -1 and "
+    "1.": lambda levels: _same(levels / levels.abs().max(), normal_float_codebook()),
+    "Your levels are upside down: NF4 has one level more above zero than "
+    "below.": lambda levels: _same(-levels.flip(0), normal_float_codebook()),
+    "Your levels end at another probability: NF4's outermost quantiles are those of "
+    f"{NF4_TOP} and of 1 minus that.": _with_top,
+}
 
 
 def grade_codebook(fn: Callable[[], Tensor]) -> Grade:
@@ -132,7 +114,7 @@ def grade_codebook(fn: Callable[[], Tensor]) -> Grade:
         return Grade(True, "All 16 levels are NF4's.")
     got = returned[0] if returned else None
     if isinstance(got, Tensor) and got.is_floating_point() and got.dim() == 1 and len(got) > 8:
-        for sentence, fits in CODEBOOK:
+        for sentence, fits in CODEBOOK.items():
             if fits(got.detach().cpu()):
                 return Grade(False, sentence)
     # The engine ends with the arguments, and here are none.
@@ -164,58 +146,57 @@ def _coded_by(codes: Callable[[Tensor, Tensor], Tensor]) -> _Quantize:
 
 
 _quantize = _coded_by(_nearest)
-_UNSCALED = (
-    "You did not scale the block: the levels lie from -1 to 1, so divide the block by its "
-    "largest magnitude first."
-)
-_TYPICAL = (
-    "You scaled by a typical magnitude: larger numbers then lie beyond the levels -1 and 1. "
-    "Divide by the largest magnitude."
-)
-_BUCKET = (
-    "Your codes are those of the bucket that a number falls into: compare with the levels on "
-    "both sides and take the nearest."
-)
-_LEVELS = "You returned levels: a code is the position of the level in the codebook, 0 to 15."
-_SIGNED = (
-    "Your absmax keeps its sign: it is the largest magnitude, a positive number. A "
-    "negative scale gives other codes than those of NF4."
-)
+_SWAPPED = "You returned the absmax first: return the codes, then the absmax."
 _PER_TENSOR = (
     "Your absmax is the same for every block: each block has its own, else one outlier "
     "anywhere in the tensor spoils all blocks."
 )
-QUANTIZE_BLOCK = [
-    Mistake(
-        "You divided by the largest number, not by the largest magnitude: take the absolute "
-        "values first, else a large negative number falls below the level -1.",
+_WRONG: dict[str, list[_Quantize]] = {
+    "You divided by the largest number, not by the largest magnitude: take the absolute "
+    "values first, else a large negative number falls below the level -1.": [
         _scaled_by(lambda block: block.max()),
-    ),
-    Mistake(_UNSCALED, lambda block, codebook: (_nearest(block, codebook), 1.0)),
-    Mistake(
-        _UNSCALED,
+    ],
+    "You did not scale the block: the levels lie from -1 to 1, so divide the block by its "
+    "largest magnitude first.": [
+        lambda block, codebook: (_nearest(block, codebook), 1.0),
         lambda block, codebook: (_nearest(block, codebook), block.abs().max().item()),
-    ),
-    Mistake(_TYPICAL, _scaled_by(lambda block: block.std())),
-    Mistake(_TYPICAL, _scaled_by(lambda block: block.abs().mean())),
-    Mistake(_BUCKET, _coded_by(lambda x, levels: (x[:, None] > levels).sum(dim=1))),
-    Mistake(_BUCKET, _coded_by(lambda x, levels: (x[:, None] >= levels).sum(dim=1))),
-    Mistake(_BUCKET, _coded_by(lambda x, levels: (x[:, None] >= levels).sum(dim=1) - 1)),
-    Mistake(
-        "You spread the codes evenly: look for the nearest level of the codebook, whose levels "
-        "need not be evenly spaced.",
+    ],
+    "You scaled by a typical magnitude: larger numbers then lie beyond the levels -1 and 1. "
+    "Divide by the largest magnitude.": [
+        _scaled_by(lambda block: block.std()),
+        _scaled_by(lambda block: block.abs().mean()),
+        _scaled_by(lambda block: block.square().mean().sqrt()),
+    ],
+    "You took the smallest signed difference, which is that of the lowest or the highest level "
+    "for every number: take the smallest absolute value.": [
+        _coded_by(lambda x, levels: (x[:, None] - levels).argmin(dim=1)),
+        _coded_by(lambda x, levels: (levels - x[:, None]).argmin(dim=1)),
+    ],
+    "Your codes are those of the bucket that a number falls into: compare with the levels on "
+    "both sides and take the nearest.": [
+        _coded_by(lambda x, levels: (x[:, None] > levels).sum(dim=1)),
+        _coded_by(lambda x, levels: (x[:, None] >= levels).sum(dim=1)),
+        _coded_by(lambda x, levels: (x[:, None] >= levels).sum(dim=1) - 1),
+    ],
+    "You spread the codes evenly: look for the nearest level of the codebook, whose levels "
+    "need not be evenly spaced.": [
         _coded_by(lambda x, levels: ((x + 1) / 2 * (len(levels) - 1)).round().long()),
-    ),
-    Mistake(_LEVELS, _coded_by(lambda x, levels: levels[_nearest(x, levels)])),
-    Mistake(
-        "You returned the numbers that come back: return the codes, 0 to 15, and the scale.",
+    ],
+    "You returned levels: a code is the position of the level in the codebook, 0 to 15.": [
+        _coded_by(lambda x, levels: levels[_nearest(x, levels)]),
+    ],
+    "You returned the numbers that come back: return the codes, 0 to 15, and the scale.": [
         lambda block, codebook: (
             codebook[_quantize(block, codebook)[0]] * block.abs().max(),
             block.abs().max().item(),
         ),
-    ),
-    Mistake(_SIGNED, _scaled_by(lambda block: block[block.abs().argmax()])),
-]
+    ],
+    "Your absmax keeps its sign: it is the largest magnitude, a positive number. A negative "
+    "scale gives other codes than those of NF4.": [
+        _scaled_by(lambda block: block[block.abs().argmax()]),
+    ],
+}
+QUANTIZE_BLOCK = [Mistake(sentence, fn) for sentence, fns in _WRONG.items() for fn in fns]
 
 
 def _part_of(quantize: _Quantize) -> Callable[[Tensor, Tensor, str], Any]:
@@ -290,6 +271,10 @@ def grade_quantize_block(fn: Callable[[Tensor, Tensor], tuple[Tensor, float]]) -
     pairs = pairs_of(fn, reference, blocks, ("codes", "absmax"))
     if isinstance(pairs, Grade):
         return pairs
+    if all(
+        _is_finite(first) and getattr(second, "shape", 0) == (64,) for first, second in pairs
+    ):
+        return Grade(False, _SWAPPED)
     if _one_scale(pairs):
         return Grade(False, _PER_TENSOR)
     cases = [(*block, part) for block in blocks for part in ("codes", "absmax")]

@@ -35,7 +35,7 @@ SWEEP = replace(
     lora=replace(CPU.lora, layers_to_transform=_UPPER_BLOCKS),  # a quarter of the work
     training=replace(
         CPU.training,
-        max_steps=10,  # 160 examples: the order of the settings shows by then
+        max_steps=10,  # 160 rows out of 200: the order of the settings shows by then
         eval_steps=0,  # at the start and the end only
         save_steps=0,  # a run this short is started again, not resumed
     ),
@@ -54,8 +54,8 @@ OVERFIT = replace(
         CPU.training,
         max_steps=72,  # six passes over 200 examples
         lr_scheduler_type="constant",  # so that only the number of passes changes
-        eval_steps=18,  # after every pass and a half
-        save_steps=18,  # likewise
+        eval_steps=24,  # after every second pass
+        save_steps=24,  # likewise
     ),
 )
 
@@ -66,7 +66,7 @@ ENGINES = replace(
     batch_size=2,  # small: three engines share the time
     training=replace(
         CPU.training,
-        max_steps=12,  # enough to see the loss fall
+        max_steps=8,  # enough to see the loss fall
         eval_steps=0,  # none of the engines evaluates
         save_steps=0,  # nor resumes
     ),
