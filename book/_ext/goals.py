@@ -8,33 +8,32 @@ holds the rows in ``goals.json``.
 
 import os
 import posixpath
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from goals_html import (
+    SCOREBOARD,
+    SITE,
+    STAGES,
+    in_order,
+    marked,
+    stage_html,
+    totals_html,
+)
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 from posttrain.core.files import write_json_atomic
 from posttrain.core.goals import collect_goals, goals_file
-from posttrain.core.goals_table import GoalRow, measured_text, result_text, wanted_text
+from posttrain.core.goals_table import GoalRow, GoalsTable
 
 BOOK = "book/"
-SCOREBOARD = BOOK + "scoreboard"
-STAGES = {
-    "pretraining": "Stage 0 · Pre-training",
-    "sft": "Stage 1 · Supervised fine-tuning",
-    "dpo": "Stage 2 · Preference alignment",
-    "grpo": "Stage 3 · RL for reasoning",
-    "tool_use": "Stage 4 · Tool use",
-    "evaluation": "Stage 5 · Evaluation and red-teaming",
-    "infra": "Infrastructure",
-}
-COLUMNS = {"goal": 36, "result": 12, "measured": 22, "wanted": 12, "chapter": 18}
 
 
 class ScoreboardPlace(nodes.General, nodes.Element):
@@ -92,17 +91,21 @@ def pages_that_show_goals(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 def rows_by_stage(app: Sphinx) -> list[GoalRow]:
     """Return the rows of this build, stages in the book's order."""
-    order = list(STAGES)
-    rows = collect_goals(folder_of(app))
-    return sorted(rows, key=lambda r: order.index(r["stage"]) if r["stage"] in order else 99)
+    return in_order(collect_goals(folder_of(app)))
 
 
 def fill_places(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Replace the places of one page by what the rows say."""
+    html = app.builder.format == "html"
     for board in list(doctree.findall(ScoreboardPlace)):
-        board.replace_self(list(_scoreboard(app, docname, rows_by_stage(app))))
+        rows = rows_by_stage(app)
+        board.replace_self(list(_scoreboard(app, docname, rows)) if html else _plain(rows))
     for totals in list(doctree.findall(TotalsPlace)):
-        totals.replace_self(_totals(app, docname, rows_by_stage(app)))
+        text = totals_html(rows_by_stage(app), _address(app, docname, SCOREBOARD))
+        if html:
+            totals.replace_self(nodes.raw("", marked("totals", text), format="html"))
+        else:
+            totals.replace_self(nodes.paragraph("", re.sub("<[^>]*>", "", text)))
 
 
 def publish(app: Sphinx, exception: Exception | None) -> None:
@@ -111,11 +114,30 @@ def publish(app: Sphinx, exception: Exception | None) -> None:
         write_json_atomic(Path(app.outdir) / "goals.json", rows_by_stage(app))
 
 
-def _link(app: Sphinx, here: str, there: str, text: str) -> nodes.Node:
+def _address(app: Sphinx, here: str, there: str) -> str:
     if app.builder.format != "html" or there not in app.env.all_docs:
-        return nodes.Text(text)
-    uri = app.builder.get_relative_uri(here, there)
-    return nodes.reference("", text, internal=True, refuri=uri)
+        return ""
+    return app.builder.get_relative_uri(here, there)
+
+
+def _scoreboard(app: Sphinx, here: str, rows: list[GoalRow]) -> Iterator[nodes.Node]:
+    def link(chapter: str) -> tuple[str, str]:
+        page = BOOK + chapter
+        title = app.env.titles[page].astext() if page in app.env.titles else chapter
+        return _address(app, here, page), title
+
+    if not rows:
+        yield nodes.raw("", totals_html(rows, ""), format="html")
+    for stage, group in groupby(rows, key=lambda row: row["stage"]):
+        yield nodes.raw("", stage_html(stage, list(group), link), format="html")
+    missing = STAGES.keys() - {row["stage"] for row in rows} - {SITE}
+    if missing:
+        titles = "; ".join(STAGES[stage] for stage in STAGES if stage in missing)
+        yield nodes.paragraph("", f"No goals in this build: {titles}.")
+    if rows:
+        yield nodes.raw("", marked(SITE, stage_html(SITE, [], link)), format="html")
+        text = nodes.Text("The same rows, for programs: ")
+        yield nodes.paragraph("", "", text, _file_link(app, here, "goals.json"))
 
 
 def _file_link(app: Sphinx, here: str, file: str) -> nodes.Node:
@@ -123,65 +145,9 @@ def _file_link(app: Sphinx, here: str, file: str) -> nodes.Node:
     return nodes.reference("", "", nodes.literal("", file), internal=True, refuri=uri)
 
 
-def _totals(app: Sphinx, here: str, rows: list[GoalRow]) -> nodes.Element:
-    if not rows:
-        return nodes.paragraph("", "This build checked no goals.", classes=["pt-totals"])
-    met = sum(row["passed"] for row in rows)
-    chapters = len({row["chapter"] for row in rows})
-    summary = nodes.strong("", f"{met} of {len(rows)} goals met")
-    where = f" in {chapters} chapter{'s' * (chapters > 1)}; a missed goal stops the build: "
-    link = _link(app, here, SCOREBOARD, "scoreboard")
-    return nodes.paragraph(
-        "", "", summary, nodes.Text(where), link, nodes.Text("."), classes=["pt-totals"]
-    )
-
-
-def _scoreboard(app: Sphinx, here: str, rows: list[GoalRow]) -> Iterator[nodes.Node]:
-    if not rows:
-        yield _totals(app, here, rows)
-    for stage, group in groupby(rows, key=lambda row: row["stage"]):
-        yield nodes.rubric("", STAGES.get(stage, stage), **{"heading-level": 2})
-        yield _table(app, here, list(group))
-    missing = [
-        title for stage, title in STAGES.items() if stage not in {r["stage"] for r in rows}
-    ]
-    if missing:
-        yield nodes.paragraph("", "No goals in this build: " + "; ".join(missing) + ".")
-    if rows and app.builder.format == "html":
-        text = nodes.Text("The same rows, for programs: ")
-        yield nodes.paragraph("", "", text, _file_link(app, here, "goals.json"))
-
-
-def _table(app: Sphinx, here: str, rows: list[GoalRow]) -> nodes.table:
-    group = nodes.tgroup(cols=len(COLUMNS))
-    group += [nodes.colspec(colwidth=width) for width in COLUMNS.values()]
-    head = _table_row([nodes.Text(name)] for name in COLUMNS)
-    group += nodes.thead("", head)
-    group += nodes.tbody("", *(_goal_row(app, here, row) for row in rows))
-    return nodes.table("", group, classes=["pt-scoreboard"])
-
-
-def _goal_row(app: Sphinx, here: str, row: GoalRow) -> nodes.row:
-    chapter = BOOK + row["chapter"]
-    title = app.env.titles[chapter].astext() if chapter in app.env.titles else row["chapter"]
-    look = "pt-met" if row["passed"] else "pt-missed"
-    measured = measured_text(row)
-    if row["preset"] != "cpu":
-        measured += f" ({row['preset']})"
-    name = nodes.literal("", row["id"], classes=["pt-goal-id"])
-    return _table_row(
-        [
-            [nodes.Text(row["goal"] + " "), name],
-            [nodes.inline("", result_text(row), classes=[look])],
-            [nodes.Text(measured)],
-            [nodes.Text(wanted_text(row))],
-            [_link(app, here, chapter, title)],
-        ]
-    )
-
-
-def _table_row(cells: Iterable[list[nodes.Node]]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
+def _plain(rows: list[GoalRow]) -> nodes.Node:
+    text = repr(GoalsTable(rows))
+    return nodes.literal_block(text, text, language="none")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -147,6 +147,15 @@ def test_the_copy_leaves_what_is_trained_alone() -> None:
     assert all(p.requires_grad for p in other.parameters())
 
 
+@torch.no_grad()
+def test_a_4_bit_model_of_16_bits_with_a_4_bit_head_comes_back_in_16() -> None:
+    model = quantize_model(gpt(tie_word_embeddings=False).bfloat16(), skip=())
+    copy = plain_model(model)
+    assert torch.equal(copy(IDS), model(IDS))
+    assert type(copy.lm_head) is nn.Linear
+    assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}
+
+
 # --- answers ---
 
 

@@ -144,6 +144,7 @@ def test_changing_the_models_type_leaves_the_scales_exact(double_quant: bool) ->
     layer.half()
     assert torch.equal(layer.dequantize(), before)
     assert layer.bias is not None and layer.bias.dtype == torch.float16
+    assert layer.dequantize().dtype == torch.float16
     assert layer.to("meta").codes.is_meta
 
 

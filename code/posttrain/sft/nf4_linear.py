@@ -133,7 +133,11 @@ class NF4Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NF4Linear:
-        """Move to a device; keep the scales in float32 where the model changes its dtype."""
+        """Move to a device; where the model changes its dtype, dequantize to the new one.
+
+        The codes and scales stay in their types.
+        """
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in before.items():
