@@ -219,33 +219,57 @@ def code_cells(text: str) -> Iterator[ast.Module]:
         yield ast.parse("\n".join(lines))
 
 
-def glued_keys(text: str) -> Iterator[re.Pattern[str]]:
-    """A pattern for each key that the page's cells glue.
+def name_called(call: ast.Call) -> str | None:
+    return getattr(call.func, "id", None) or getattr(call.func, "attr", None)
 
-    An f-string's fields match anything. Where a cell glues under a name that it computes, every
-    string in that cell counts.
+
+def gluing_functions(cells: list[ast.Module]) -> set[str]:
+    """``glue``, and the functions of the page that call it."""
+    return {"glue"} | {
+        function.name
+        for cell in cells
+        for function in ast.walk(cell)
+        if isinstance(function, ast.FunctionDef)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and name_called(call) == "glue"
+    }
+
+
+def key_pattern(key: ast.expr) -> str | None:
+    """A pattern for a literal key; an f-string's fields match anything."""
+    if isinstance(key, ast.Constant):
+        return re.escape(str(key.value))
+    if isinstance(key, ast.JoinedStr):
+        return "".join(
+            re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+"
+            for part in key.values
+        )
+    return None
+
+
+def glued_keys(text: str) -> Iterator[re.Pattern[str]]:
+    """A pattern for each key that the page's cells glue, alone or as the keys of a dict.
+
+    Where a cell glues under a name that it computes, every string in that cell counts.
     """
-    for cell in code_cells(text):
-        calls = [
-            node.args[0]
-            for node in ast.walk(cell)
-            if isinstance(node, ast.Call)
-            and node.args
-            and (getattr(node.func, "id", None) or getattr(node.func, "attr", None)) == "glue"
-        ]
-        for key in calls:
-            if isinstance(key, ast.Constant):
-                yield re.compile(re.escape(str(key.value)))
-            elif isinstance(key, ast.JoinedStr):
-                parts = (
-                    re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+"
-                    for part in key.values
-                )
-                yield re.compile("".join(parts))
-            else:
-                for node in ast.walk(cell):
-                    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                        yield re.compile(re.escape(node.value))
+    cells = list(code_cells(text))
+    functions = gluing_functions(cells)
+    for cell in cells:
+        for call in ast.walk(cell):
+            if not (
+                isinstance(call, ast.Call) and call.args and name_called(call) in functions
+            ):
+                continue
+            given = call.args[0]
+            keys = given.keys if isinstance(given, ast.Dict) else [getattr(given, "key", given)]
+            for key in keys:
+                pattern = key_pattern(key) if key is not None else None
+                if pattern is not None:
+                    yield re.compile(pattern)
+                else:
+                    for node in ast.walk(cell):
+                        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                            yield re.compile(re.escape(node.value))
 
 
 def used_glue_keys(text: str) -> Iterator[tuple[str, str]]:
@@ -285,11 +309,17 @@ def test_a_number_that_no_cell_glues_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# Page\n\n```{code-cell}\n:tags: [hide-input]\n%time 1\nglue('loss', 1.0)\n"
-        "for seed in range(3):\n    glue(f'loss_{seed}', 1.0)\n```\n\n"
-        "{glue:text}`loss:.3f` {glue}`loss_2` {glue:text}`acc:.1f`\n\n"
+        "for seed in range(3):\n    glue(f'loss_{seed}', 1.0)\n"
+        "def keep(numbers):\n    for key in numbers:\n        myst_nb.glue(key, 1.0)\n"
+        "keep({'low': 1.0, f'{seed}-high': 2.0})\nkeep({f'all-{n}': n for n in names})\n"
+        "```\n\n"
+        "{glue:text}`loss:.3f` {glue}`loss_2` {glue:text}`acc:.1f` {glue:text}`low`\n"
+        "{glue:text}`2-high` {glue:text}`2-low` {glue:text}`all-3` {glue:text}`some-3`\n\n"
         "```{glue:figure} curve\n```\n"
     )
-    assert missing_glue(page) == ["page.md: acc", "page.md: curve"]
+    assert missing_glue(page) == [
+        "page.md: acc", "page.md: 2-low", "page.md: some-3", "page.md: curve",
+    ]  # fmt: skip
 
 
 def cited_keys(text: str) -> set[str]:
