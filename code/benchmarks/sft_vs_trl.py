@@ -8,7 +8,7 @@ and 60 % of the machine's bf16 product ceiling.
 The second aim is missed: LoRA reaches 44 %. Two thirds of a step are large products, which run
 at 70 % of the ceiling by themselves; the rest is products with eight columns, norms, softmax
 and rotary positions. Three ways were measured. Frozen weights that are arranged for this
-processor ahead of time, both ways, bring 15 %, for three times the memory of the weights.
+processor ahead of time, both ways, bring 9 to 15 %, for three times the memory of the weights.
 Batches twice as large bring 12 %, for half as many steps, and gradients of norm and SwiGLU
 written out 3 %. Together they come to 55 %, so none was taken.
 """

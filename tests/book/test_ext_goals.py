@@ -216,15 +216,3 @@ def test_the_site_finds_its_files(config: dict[str, Any]) -> None:
         assert (ROOT / static / file).is_file()
     for file in (config["logo"], config["html"]["favicon"], *config["bibtex_bibfiles"]):
         assert (ROOT / file).is_file()
-
-
-def test_the_first_page_and_the_scoreboard_name_the_same_stages(
-    extension: Callable[[str], ModuleType],
-) -> None:
-    titles = extension("goals").STAGES.values()
-    cards = [
-        line.split("{grid-item-card} ")[1]
-        for line in (ROOT / "book/index.md").read_text().splitlines()
-        if "{grid-item-card}" in line
-    ]
-    assert [f"Stage {card}" for card in cards] == [t for t in titles if t.startswith("Stage")]

