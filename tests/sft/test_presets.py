@@ -182,12 +182,12 @@ def test_a_value_without_a_reason_is_found() -> None:
 
 
 def test_what_the_reasons_say_is_so() -> None:
-    assert CPU.training.max_steps * CPU.batch_size == 576  # nearly one pass over 600
-    assert CPU.training.max_steps / CPU.training.eval_steps == 3  # and step 0: four points
+    assert CPU.training.max_steps * CPU.batch_size == 512  # of 600
+    assert CPU.training.max_steps / CPU.training.eval_steps == 2  # and step 0: three points
     model = PUBLISHED_SHAPES[SHAPES["cpu"]]
     share = adapter_parameters(model, CPU.lora) / total_parameters(model)
     assert round(100 * share, 1) == 1.8
-    assert CPU.training.max_steps == 3 * CPU.training.save_steps
+    assert CPU.training.max_steps == 2 * CPU.training.save_steps
     assert CPU.lora.scaling == 2 and T4.lora.scaling == A100.lora.scaling == 1
     assert {conversations_per_step(preset) for preset in PRESETS.values()} == {16}
     for preset in (T4, T4_QWEN, A100):

@@ -33,9 +33,10 @@ SWEEP = replace(
     CPU,
     name="sweep",
     lora=replace(CPU.lora, layers_to_transform=_UPPER_BLOCKS),  # a quarter of the work
+    batch_size=8,
     training=replace(
         CPU.training,
-        max_steps=10,  # 160 rows out of 200: the order of the settings shows by then
+        max_steps=12,  # 96 rows: the order of the settings shows by then
         eval_steps=0,  # at the start and the end only
         save_steps=0,  # a run this short is started again, not resumed
     ),
@@ -66,7 +67,7 @@ ENGINES = replace(
     batch_size=2,  # small: three engines share the time
     training=replace(
         CPU.training,
-        max_steps=8,  # enough to see the loss fall
+        max_steps=6,  # enough to see the loss fall
         eval_steps=0,  # none of the engines evaluates
         save_steps=0,  # nor resumes
     ),
@@ -151,7 +152,7 @@ def answers_of(
     return Answers(rows, json.loads((artifact.folder / "texts.json").read_text("utf-8")))
 
 
-def losses_elsewhere(run: SFTRun | None, count: int = 24) -> dict[str, list[float]]:
+def losses_elsewhere(run: SFTRun | None, count: int = 16) -> dict[str, list[float]]:
     """Measure a model on text and conversations that it was not tuned on.
 
     Args:
