@@ -16,7 +16,7 @@ UV = uv==0.13.8
 RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help book test serve bench lock install clean distclean offline links
+.PHONY: help book test serve bench lock install clean distclean offline links notebooks
 
 help:
 	@echo 'make book       run every chapter and write the site to _build/html'
@@ -26,6 +26,7 @@ help:
 	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
+	@echo 'make notebooks  write each chapter as a notebook to _build/notebooks'
 	@echo 'make offline    put the built site into a zip that opens without a server'
 	@echo 'make links      ask every outside address whether it still answers'
 	@echo 'make install    only make .venv and install everything into it'
@@ -43,6 +44,7 @@ test: $(STAMP)
 	echo '== import-linter'; lint-imports --no-logo --cache-dir _build/.import_linter_cache; \
 	echo '== pydoclint';    pydoclint code/posttrain; \
 	echo '== codespell';    codespell; \
+	echo '== actionlint';   actionlint -shellcheck= -pyflakes= .github/workflows/*.yml; \
 	echo '== pytest';       $(RUN_ENV) pytest
 
 serve:
@@ -103,6 +105,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) --no-deps -r $(VENV)/install.txt
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+# The cells are not run.
+notebooks: $(STAMP)
+	@$(RUN_ENV) python tools/notebooks.py
 
 offline: $(STAMP)
 	@$(RUN_ENV) python tools/offline_zip.py
