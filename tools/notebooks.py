@@ -205,6 +205,7 @@ def make_notebooks(root: Path, folder: Path, revision: str) -> list[Path]:
         overrides = {
             "latex_individualpages": False,
             "nb_execution_mode": "off",
+            "source_suffix": {".rst": "restructuredtext"},  # Sphinx's default may have grown
             "extensions": [*settings["extensions"], "notebooks"],
             "notebooks_site": site_of(root),
             "notebooks_repository": repository,

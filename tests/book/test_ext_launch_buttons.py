@@ -77,6 +77,7 @@ def build(extension: ModuleType, tmp_path: Path) -> Build:
                 confoverrides={
                     "extensions": ["myst_nb", "launch_buttons"],
                     "nb_execution_mode": "off",
+                    "source_suffix": {".rst": "restructuredtext"},  # Sphinx's default may grow
                     "html_theme": "sphinx_book_theme",
                     "html_theme_options": {
                         "repository_url": REPOSITORY,
