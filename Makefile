@@ -16,7 +16,7 @@ UV = uv==0.13.8
 RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help book test serve bench lock install clean distclean offline links notebooks
+.PHONY: help book test serve bench lock install clean distclean offline links
 
 help:
 	@echo 'make book       run every chapter and write the site to _build/html'
@@ -26,9 +26,9 @@ help:
 	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
-	@echo 'make notebooks  write each chapter as a notebook to _build/notebooks'
 	@echo 'make offline    put the built site into a zip that opens without a server'
 	@echo 'make links      ask every outside address whether it still answers'
+	@echo 'make notebooks  write each chapter as a notebook to _build/notebooks'
 	@echo 'make install    only make .venv and install everything into it'
 	@echo '                  (PYTHON=python3.12 and TORCH=torch==2.13.0 choose what goes in)'
 	@echo 'make clean      remove _build; make distclean also removes .venv'
@@ -106,10 +106,6 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-# The cells are not run.
-notebooks: $(STAMP)
-	@$(RUN_ENV) python tools/notebooks.py
-
 offline: $(STAMP)
 	@$(RUN_ENV) python tools/offline_zip.py
 
@@ -119,6 +115,11 @@ links: $(STAMP)
 	$(RUN_ENV) jupyter-book build . --builder linkcheck --config .links.yml \
 	  --path-output _build/links; \
 	status=$$?; rm -f .links.yml; exit $$status
+
+.PHONY: notebooks
+# The cells are not run.
+notebooks: $(STAMP)
+	@$(RUN_ENV) python tools/notebooks.py
 
 clean:
 	rm -rf _build
