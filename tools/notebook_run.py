@@ -49,10 +49,12 @@ def run_with(python: Path, variables: dict[str, str], file: Path, page: str, wor
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    quiet = "--log-level=40"  # a kernel on 127.0.0.1 warns that it speaks plain text
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     manager = AsyncKernelManager()
     manager._kernel_spec = KernelSpec(argv=argv, display_name="Clean", language="python")
     notebook = nbformat.read(file, as_version=4)
@@ -76,6 +78,9 @@ def run_with(python: Path, variables: dict[str, str], file: Path, page: str, wor
         error = f"{failure.ename}: {failure.evalue}"
     except Exception as failure:  # a dead kernel, a cell that takes too long
         error = f"{type(failure).__name__}: {failure}"
+    finally:
+        if manager.has_kernel:  # the client leaves alone what it did not start
+            run_sync(manager.shutdown_kernel)(now=True)
     install = seconds_of(notebook.cells[0])
     seconds = time.monotonic() - start - install
     held = round(max(memory), 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import clean_run
 import nbformat
+import psutil
 import pytest
 import yaml
 from clean_run import (
@@ -59,6 +60,13 @@ def test_cells_see_the_wheel_and_the_versions(this_python: None, tmp_path: Path)
 def test_the_kernels_memory_is_noted(this_python: None, tmp_path: Path) -> None:
     done = run(tmp_path, "x = bytearray(300 * 2**20)", "x[::4096] = x[::4096]\ndel x", "y = 1")
     assert 0.3 <= done.memory < 1.0  # the block is freed before the last cell
+
+
+def test_no_kernel_is_left_behind(this_python: None, tmp_path: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    assert run(tmp_path, "x = 1").passed
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [child for child in left if "ipykernel_launcher" in " ".join(child.cmdline())]
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
