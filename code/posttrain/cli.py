@@ -1,4 +1,7 @@
-"""The command line: ``posttrain --help``. Each command imports what it needs when it runs."""
+"""The command line: ``posttrain --help``. Each command imports what it needs when it runs.
+
+Chapter: start/setup.
+"""
 
 import contextlib
 import json

@@ -3,6 +3,8 @@
 An artifact lies in ``home()/artifacts/<name>/<key>/``. The key is a hash of the configuration,
 the data, torch's version and the code (see `code_hash`), so that after an edit exactly what
 depends on it is built again. A folder there is complete: it is built elsewhere and renamed.
+
+Chapter: start/how_this_book_works.
 """
 
 import contextlib

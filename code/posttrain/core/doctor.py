@@ -1,4 +1,7 @@
-"""What this machine can run: presets, memory, disk, and the packages that are missing."""
+"""What this machine can run: presets, memory, disk, and the packages that are missing.
+
+Chapter: start/setup.
+"""
 
 import platform
 import shutil

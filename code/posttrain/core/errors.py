@@ -1,4 +1,7 @@
-"""The exceptions that posttrain raises on purpose, each with a sentence a reader can act on."""
+"""The exceptions that posttrain raises on purpose, each with a sentence a reader can act on.
+
+Chapter: start/how_this_book_works.
+"""
 
 
 class PosttrainError(Exception):

@@ -1,4 +1,7 @@
-"""Files that are either complete or absent: write to a temporary name, then rename."""
+"""Files that are either complete or absent: write to a temporary name, then rename.
+
+Chapter: start/how_this_book_works.
+"""
 
 import dataclasses
 import errno

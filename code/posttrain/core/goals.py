@@ -8,7 +8,9 @@
     )
 
 A false claim raises `GoalsNotMet` and stops the build. The rows go into one file per chapter,
-which the site's scoreboard and ``posttrain goals`` read. Chapter: every chapter.
+which the site's scoreboard and ``posttrain goals`` read.
+
+Chapter: start/how_this_book_works.
 """
 
 import json

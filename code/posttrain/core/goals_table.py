@@ -1,4 +1,7 @@
-"""Goals as a table: for a notebook, for a terminal, for the scoreboard."""
+"""Goals as a table: for a notebook, for a terminal, for the scoreboard.
+
+Chapter: start/how_this_book_works.
+"""
 
 import html
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ A grader knows the right answer and a list of wrong ones, each with a sentence. 
 function runs on several inputs. Where its outputs are those of a known wrong answer on every
 input, that answer's sentence is the grade; else the grade says where the outputs differ.
 
-Chapter: all that have exercises.
+Chapter: start/how_this_book_works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Names at the ends of lines, where a reader looks, instead of in a legend."""
+"""Names at the ends of lines, where a reader looks, instead of in a legend.
+
+Chapter: start/how_this_book_works.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,7 @@
-"""What a run ran on: processor, memory, versions, and the number format that suits it."""
+"""What a run ran on: processor, memory, versions, and the number format that suits it.
+
+Chapter: start/setup.
+"""
 
 import datetime
 import importlib.metadata

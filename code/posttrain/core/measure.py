@@ -1,6 +1,6 @@
 """What running a page costs: wall-clock time and peak memory.
 
-Chapter: all of them, in the box at the top.
+Chapter: start/how_this_book_works.
 """
 
 import sys

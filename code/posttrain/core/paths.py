@@ -1,4 +1,7 @@
-"""Where posttrain keeps what it makes and finds what it is given."""
+"""Where posttrain keeps what it makes and finds what it is given.
+
+Chapter: start/setup.
+"""
 
 import importlib.util
 import os

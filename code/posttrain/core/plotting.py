@@ -11,7 +11,9 @@ A chapter draws with `figure` and ends with `show`::
 Text, axes and grid are drawn in `INK`, which the SVG replaces by ``currentColor``, so that they
 take the color of the text around them. Data is drawn in `PALETTE`, whose colors stand out from
 white and from the theme's dark background, and with a line style and a marker of its own, so
-that color is never the only difference. Chapter: every chapter.
+that color is never the only difference.
+
+Chapter: start/how_this_book_works.
 """
 
 import sys

@@ -1,4 +1,7 @@
-"""The colors, line styles, sizes and fonts of every figure."""
+"""The colors, line styles, sizes and fonts of every figure.
+
+Chapter: start/how_this_book_works.
+"""
 
 from typing import Any
 

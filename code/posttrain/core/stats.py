@@ -2,7 +2,9 @@
 
 Which one when: a share of n items, `wilson_interval`; the same items under two models,
 `mcnemar_exact` if each answer is right or wrong, `paired_bootstrap` if it has a score; a few
-seeds of one experiment, `mean_interval`. Chapter: evaluation.
+seeds of one experiment, `mean_interval`.
+
+Chapter: sft/fine_tuning.
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 An artifact's folder ``<name>/<key>`` is complete. Beside it may lie ``.<key>.<random>.tmp``,
 which is being built or was left by a kill, and ``.<key>.scratch``: checkpoints for the next
 try.
+
+Chapter: start/how_this_book_works.
 """
 
 import contextlib

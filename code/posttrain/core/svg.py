@@ -1,4 +1,7 @@
-"""Turn a matplotlib figure into an SVG element that can stand inside a web page."""
+"""Turn a matplotlib figure into an SVG element that can stand inside a web page.
+
+Chapter: start/how_this_book_works.
+"""
 
 import hashlib
 import io

@@ -1,4 +1,7 @@
-"""Shakespeare's texts: where they lie, which plays are read, how they become 64 characters."""
+"""Shakespeare's texts: where they lie, which plays are read, how they become 64 characters.
+
+Chapter: pretraining/training_dynamics.
+"""
 
 import functools
 import hashlib

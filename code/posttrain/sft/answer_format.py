@@ -29,8 +29,8 @@ class ParsedAnswer:
     """The contents of an answer in the format.
 
     Attributes:
-        answer: What follows ``Answer: ``.
-        why: What follows ``Why: ``.
+        answer: What follows ``Answer:`` and a space.
+        why: What follows ``Why:`` and a space.
         confidence: One of `CONFIDENCES`.
     """
 
