@@ -1,12 +1,13 @@
 """Sphinx extension: the arrows that unfold a part of the sidebar get a name.
 
 The theme draws them as a ``summary`` that holds only a picture, so a screen reader has nothing
-to say. The name is that of the page whose sections the arrow shows.
+to say. The name is that of the page whose sections the arrow shows, as a text that is not seen.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -19,7 +20,9 @@ def with_names(make: Callable[..., Any]) -> Callable[..., Any]:
         for summary in made.select("details > summary") if hasattr(made, "select") else []:
             page = summary.parent.parent.find("a")
             if page is not None and not summary.get_text(strip=True):
-                summary["aria-label"] = f"Pages of {page.get_text(strip=True)}"
+                name = BeautifulSoup().new_tag("span", attrs={"class": "visually-hidden"})
+                name.string = f"Pages of {page.get_text(strip=True)}"
+                summary.append(name)
         return made
 
     return make_named
