@@ -16,6 +16,7 @@ from matplotlib.patheffects import Normal
 from matplotlib.text import Text
 
 from posttrain.core.plotting_style import INK
+from posttrain.core.svg_curves import mark_curves, name_curves
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
@@ -85,6 +86,7 @@ def svg_of(fig: Figure, *, alt: str, name: str) -> SvgFigure:
     for text in fig.findobj(Text):
         if isinstance(text, Text) and text.get_text().count("$") > 1:
             text.set_path_effects([Normal()])  # formulas as outlines: their fonts are not here
+    curves = mark_curves(fig)
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "posttrain"}):
@@ -92,6 +94,7 @@ def svg_of(fig: Figure, *, alt: str, name: str) -> SvgFigure:
     drawn = buffer.getvalue()
     prefix = f"{name}-{hashlib.sha256(drawn.encode()).hexdigest()[:6]}-"
     root = ET.fromstring(drawn)
+    name_curves(root, fig, curves)
     _scope(root, prefix)
     _fit(root, alt)
     ET.register_namespace("", SVG)

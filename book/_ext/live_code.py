@@ -1,0 +1,99 @@
+"""Sphinx extension: "live code" on the pages that are small enough to run in Binder.
+
+sphinx-thebe puts scripts on every page; here nothing is loaded until the reader presses the
+button in the launch menu. Then ``live_code.js`` loads thebe from the network and asks
+mybinder.org for a session. ``book/launch.yml`` says which pages fit one; without that file none
+does. Cells that the page hides are given to the script, since others need what they define.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+
+TABLE = "book/launch.yml"
+GROUP = "launch-buttons"
+HIDDEN = {"remove-cell", "remove-input", "remove_cell", "remove_input"}
+BUTTON = {
+    "type": "javascript",
+    "text": "Live code",
+    "tooltip": "Edit and run the cells on this page; needs the network",
+    "javascript": "startLiveCode()",
+    "icon": "fas fa-play",
+    "label": "live-code",
+}
+
+
+def fits(root: Path, page: str) -> bool:
+    """Say whether the launch table marks a page as small enough for a session."""
+    file = root / TABLE
+    if not file.is_file():
+        return False
+    pages = yaml.safe_load(file.read_text(encoding="utf-8"))["pages"]
+    return bool(pages.get(page, {}).get("binder"))
+
+
+def cells_of(source: str) -> list[str | None]:
+    """Return the code of each cell that a page hides, and None for each that it shows.
+
+    Args:
+        source: The page in MyST.
+
+    Returns:
+        An entry for each code cell, in order.
+    """
+    notebook = jupytext.reads(source, fmt="md:myst")
+    return [
+        cell.source if HIDDEN & set(cell.metadata.get("tags", ())) else None
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def settings(app: Sphinx, page: str) -> dict[str, Any]:
+    """Return what the page's script must know.
+
+    Args:
+        app: The application; its theme options hold the repository's address and branch.
+        page: The page.
+
+    Returns:
+        The repository, its branch, the folder of the kernel and the cells.
+    """
+    options = app.config.html_theme_options
+    return {
+        "repository": "/".join(options["repository_url"].rstrip("/").split("/")[-2:]),
+        "branch": options.get("repository_branch") or "main",
+        "folder": page.rpartition("/")[0],
+        "cells": cells_of(Path(app.env.doc2path(page)).read_text(encoding="utf-8")),
+    }
+
+
+def add_button(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Add the button, the script and its settings to a page that fits."""
+    if doctree is None or not fits(Path(app.srcdir), pagename):
+        return
+    menus: list[dict[str, Any]] = context.setdefault("header_buttons", [])
+    menu = next((menu for menu in menus if menu.get("label") == GROUP), None)
+    if menu is None:
+        return
+    menu["buttons"].append(BUTTON)
+    data = json.dumps(settings(app, pagename), ensure_ascii=False).replace("</", "<\\/")
+    context["body"] += f'<script type="application/json" id="pt-live-code">{data}</script>\n'
+    app.add_js_file("live_code.js", defer="defer")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Look at a page after the launch buttons were made (priority 505)."""
+    app.connect("html-page-context", add_button, priority=506)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
