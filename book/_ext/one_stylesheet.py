@@ -21,6 +21,7 @@ logging.getLogger("fontTools").setLevel(logging.ERROR)  # it tells of each table
 NAME = "site.css"
 LINK = re.compile(r'[ \t]*<link\b(?=[^>]*\brel="stylesheet")[^>]*\bhref="([^"]*)"[^>]*>\n?')
 WORD = re.compile(r"[A-Za-z_][\w-]*")
+JOINED = {"bs-tooltip-auto"}  # what scripts put together from parts
 # Icons are characters for private use, written as they are or by their numbers.
 ICON = re.compile(r'"(?:\\([ef][0-9a-fA-F]{3})|([\ue000-\uf8ff]))"')
 KEYFRAMES = re.compile(r"@(?:-\w+-)?keyframes\s+([\w-]+)")
@@ -53,7 +54,7 @@ def with_one_sheet(page: str, version: str) -> str:
 
 def words_of(texts: Iterable[str]) -> set[str]:
     """Return all words of pages and scripts, class names among them."""
-    return {word for text in texts for word in WORD.findall(text)}
+    return {word for text in texts for word in WORD.findall(text)} | JOINED
 
 
 def merge(static: Path, sheets: Iterable[str], words: Set[str]) -> str:

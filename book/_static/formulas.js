@@ -14,7 +14,11 @@
   const show = (some) => some.forEach((formula) => formula.classList.add("pt-drawn"));
   let waiting = [];
 
+  // MathJax must see the size of the text around a formula: it decides how small an index may be.
+  const size = (some) => some.forEach((formula) => formula.classList.add("pt-sized"));
+
   async function draw(some) {
+    size(some);
     await MathJax.typesetPromise(some);
     show(some);
   }
@@ -47,6 +51,7 @@
   start().catch(() => show(formulas));
   addEventListener("beforeprint", () => {
     const rest = waiting.splice(0);
+    size(rest);
     window.MathJax?.typeset?.(rest);
     show(rest);
   });

@@ -215,6 +215,7 @@ def test_the_style_sheet_of_a_real_site_is_small_and_complete(site: Path) -> Non
     assert "Licensed under MIT" in css and "Font Awesome Free" in css
     for rule in (".bd-sidebar-primary", ".admonition.note", ".fa-bars:before", "a.headerlink"):
         assert rule in css
+    assert ".bs-tooltip-auto[data-popper-placement^=bottom] .tooltip-arrow" in css
     assert "@import" not in css
     files = [a for a in re.findall(r'url\("([^")]+)', css) if not a.startswith("data:")]
     for address in files:

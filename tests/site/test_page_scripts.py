@@ -1,9 +1,11 @@
 """The scripts in book/_static, in a real browser: what a reader sees and reaches."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -123,3 +125,53 @@ def test_live_code_asks_for_nothing_until_it_is_started(tab: Any) -> None:
     assert status.get_attribute("role") == "status"
     assert "this did not work" in (status.text_content() or "")
     tab.unroute("https://**")
+
+
+@pytest.fixture
+def formulas(tab: Any, tmp_path: Path) -> Any:
+    """A page from a folder, like an unpacked site: formulas at its beginning and its end."""
+    offline_assets = pytest.importorskip("offline_assets")
+    pytest.importorskip("mathjax")
+    app: Any = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    config: Any = SimpleNamespace(mathjax3_config=None, mathjax_path="")
+    offline_assets.configure(app, config)
+    offline_assets.copy_mathjax(app, None)
+    (tmp_path / "index.html").write_text(
+        "<!DOCTYPE html><html data-theme=light><style>"
+        + (STATIC / "custom.css").read_text()
+        + "</style><body><article>"
+        r'<p>Inline <span class="math notranslate">\(x^{a}\)</span> and'
+        r'<div class="math notranslate">\[x^{a} \boldsymbol{b}\]</div>'
+        '<p style="height: 3000px">Far below: '
+        r'<p><span class="math notranslate" id="last">\(y\)</span></article>'
+        f"<script>window.MathJax = {json.dumps(config.mathjax3_config)}</script>"
+        f'<script defer src="_static/{config.mathjax_path}"></script>'
+        f'<script defer src="{(STATIC / "formulas.js").as_uri()}"></script>'
+    )
+    tab.set_viewport_size({"width": 800, "height": 600})
+    tab.goto((tmp_path / "index.html").as_uri())
+    return tab
+
+
+def test_formulas_in_view_are_drawn_first_and_the_others_when_the_reader_moves(
+    formulas: Any,
+) -> None:
+    formulas.wait_for_selector("div.math.pt-drawn mjx-container")
+    assert formulas.locator("span.math.pt-drawn").count() == 1
+    assert formulas.locator("#last mjx-container").count() == 0
+    formulas.keyboard.press("PageDown")
+    formulas.wait_for_selector("#last.pt-drawn mjx-container", state="attached")
+    assert formulas.locator("mjx-merror").count() == 0
+
+
+def test_an_index_in_running_text_is_smaller_than_its_letter(formulas: Any) -> None:
+    formulas.wait_for_selector("div.math.pt-drawn mjx-container")
+    sizes = """() => [...document.querySelectorAll("p:first-child mjx-mi")]
+        .map((letter) => parseFloat(getComputedStyle(letter).fontSize))"""
+    letter, index = formulas.evaluate(sizes)
+    assert letter > 16 and index == pytest.approx(0.707 * letter, rel=0.01)
+
+
+def test_without_mathjax_a_formula_is_shown_in_tex(tab: Any) -> None:
+    show_page(tab, '<p><span class="math">x^2</span>', "formulas.js")
+    tab.wait_for_selector(".math.pt-drawn")
