@@ -38,6 +38,12 @@ THEME = """<script>
 """
 # Names, punctuation and spaces have the color of the text around them: half of all elements.
 PLAIN_CODE = re.compile(r'<span class="[npw]">([^<]*)</span>')
+# A browser may break a line between a formula and the sign after it.
+KEPT = '<span class="pt-keep">'
+BESIDE_SIGNS = re.compile(
+    r'([(\["\u2018\u201c]*)(<span class="math[^"]*"[^>]*>[^<]*</span>)'
+    r'([.,;:!?)\]"%\u2019\u201d\u2026]*)'
+)
 # Where the HTML of the theme and the extensions says too little or what is wrong.
 CORRECTIONS = (
     # A visible text is the name; another one hides it.
@@ -45,9 +51,6 @@ CORRECTIONS = (
         r'(<summary|<button class="btn search-button-field [^"]*"[^>]*?) aria-label="[^"]*"',
         r"\1",
     ),
-    # A list of references is a plain list: its entries may hold anything.
-    (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
-    (r'(<div class="citation"[^>]*?) role="doc-biblioentry"', r"\1"),
     # The corner of a table whose first column holds row headers.
     (r'<th class="head stub">\s*(?:<p>\s*</p>)?\s*</th>', '<td class="head"></td>'),
     (
@@ -97,9 +100,16 @@ def lean(page: str, *, searches: bool = False) -> str:
     for wrong, right in CORRECTIONS:
         body = re.sub(wrong, right, body)
     body = PLAIN_CODE.sub(r"\1", body)
+    if KEPT not in body:
+        body = BESIDE_SIGNS.sub(with_its_signs, body)
     if 'class="bd-sidebar-secondary' not in body:
         body = re.sub(r"<body(?! class)", '<body class="pt-no-contents"', body, count=1)
     return head + end + body
+
+
+def with_its_signs(match: re.Match[str]) -> str:
+    """Hold a formula in running text and the signs that touch it together."""
+    return f"{KEPT}{match[0]}</span>" if match[1] or match[3] else match[0]
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:

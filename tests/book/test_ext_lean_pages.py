@@ -91,11 +91,6 @@ def test_a_finished_page_stays_as_it_is() -> None:
     ("wrong", "right"),
     [
         ('<summary aria-label="Toggle hidden content">', "<summary>"),
-        ('<div role="list" class="citation-list">', '<div class="citation-list">'),
-        (
-            '<div class="citation" id="a" role="doc-biblioentry">',
-            '<div class="citation" id="a">',
-        ),
         ('<th class="head stub"><p></p></th>', '<td class="head"></td>'),
         ('<th class="head stub"><p>name</p></th>', '<th class="head stub"><p>name</p></th>'),
         ('<div id="pst-primary-sidebar" class="a">', 'role="complementary" aria-label="Book"'),
@@ -103,6 +98,14 @@ def test_a_finished_page_stays_as_it_is() -> None:
 )
 def test_html_that_misleads_screen_readers_is_corrected(wrong: str, right: str) -> None:
     assert right in page(wrong)
+
+
+def test_a_formula_and_the_signs_that_touch_it_stay_on_one_line() -> None:
+    formula = '<span class="math notranslate nohighlight">\\(x &lt; y\\)</span>'
+    once = page(f"<p>({formula}), {formula} and {formula}.</p>")
+    keep = '<span class="pt-keep">'
+    assert f"<p>{keep}({formula}),</span> {formula} and {keep}{formula}.</span></p>" in once
+    assert lean(once) == once
 
 
 def test_a_page_without_a_list_of_contents_says_so() -> None:
