@@ -7,6 +7,8 @@ PORT ?= 8000
 NANOGPT ?=
 CORPUS ?=
 LOCKFLAGS ?=
+CHECKS ?=
+SKIP_MISSING ?=
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -16,7 +18,7 @@ UV = uv==0.13.8
 RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help book test serve bench lock install clean distclean offline links
+.PHONY: help book test serve bench lock install clean distclean site-check offline links
 
 help:
 	@echo 'make book       run every chapter and write the site to _build/html'
@@ -26,6 +28,9 @@ help:
 	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
+	@echo 'make site-check look at every page of the built site in a browser, and rate it'
+	@echo '                  (Debian packages chromium nodejs npm; CHECKS=offline,axe for a part;'
+	@echo '                  SKIP_MISSING=1 to leave out what needs a program that is missing)'
 	@echo 'make offline    put the built site into a zip that opens without a server'
 	@echo 'make links      ask every outside address whether it still answers'
 	@echo 'make notebooks  write each chapter as a notebook to _build/notebooks'
@@ -105,6 +110,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) --no-deps -r $(VENV)/install.txt
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+site-check: $(STAMP)
+	@$(RUN_ENV) TORCH='$(TORCH)' python tools/site_check.py --only '$(CHECKS)' \
+	  $(if $(SKIP_MISSING),--skip-missing)
 
 offline: $(STAMP)
 	@$(RUN_ENV) python tools/offline_zip.py

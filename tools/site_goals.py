@@ -1,0 +1,52 @@
+"""The site's own goals: they join goals.json, the scoreboard and the totals of a built site."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from posttrain.core.files import write_json_atomic, write_text_atomic
+from posttrain.core.goals import Goal
+from posttrain.core.goals_table import GoalRow
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
+from goals_html import SITE, in_order, renewed
+
+PRESET = "cpu"
+
+
+def rows_of(goals: Sequence[Goal]) -> list[GoalRow]:
+    """Return goals as the rows that are stored."""
+    return [goal.row(SITE, PRESET) for goal in goals]
+
+
+def record(html: Path, goals: Sequence[Goal]) -> list[str]:
+    """Put goals into a built site: into its goals.json and into every page that shows goals.
+
+    Args:
+        html: The folder of the built site.
+        goals: The site's goals; rows of the same ids are replaced.
+
+    Returns:
+        The paths of the pages that were written again.
+
+    Raises:
+        FileNotFoundError: If the site has no goals.json.
+    """
+    file = html / "goals.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: run make book first")
+    new = rows_of(goals)
+    ids = {row["id"] for row in new}
+    old: list[GoalRow] = json.loads(file.read_text(encoding="utf-8"))
+    rows = in_order([row for row in old if row["id"] not in ids] + new)
+    write_json_atomic(file, rows)
+    written = []
+    for path in sorted(html.rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        page = path.relative_to(html).as_posix()
+        fresh = renewed(text, page, rows)
+        if fresh != text:
+            write_text_atomic(path, fresh)
+            written.append(page)
+    return written
