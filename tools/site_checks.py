@@ -179,8 +179,13 @@ def check_lighthouse(job: Job) -> Found:
     """Rate the first page and the longest chapter."""
     program = site_lighthouse.install(job.build)
     found, scores = Found(), []
+    speed, slowdown = site_lighthouse.measure_machine(program, job.server.url(HOME))
+    found.notes.append(
+        f"Lighthouse takes the phone to be {slowdown} times slower than this machine, whose "
+        f"benchmark index is {speed:.0f}."
+    )
     for page in tqdm([HOME, longest_chapter(job.site)], desc="lighthouse", unit="page"):
-        rated = site_lighthouse.rate(program, page, job.server.url(page))
+        rated = site_lighthouse.rate(program, page, job.server.url(page), slowdown)
         scores.append(rated)
         found.faults += rated.faults()
         points = ", ".join(f"{name} {value}" for name, value in rated.points.items())

@@ -27,6 +27,9 @@ NO_NODE = (
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
 WANTED = 95
 RUNS = 3  # of which the median counts, as the speed differs from run to run
+# How much slower the phone is than this machine, by Lighthouse's benchmark of the machine: its
+# documentation's table (docs/throttling.md) for a mid-range phone.
+SLOWDOWN = {1500: 4, 800: 2, 0: 1}
 NOISE = (
     "Lighthouse's performance depends on the machine and on what else it does; on two cores it "
     f"moves by several points, so each page is rated {RUNS} times and the median counts."
@@ -100,13 +103,29 @@ def install(build: Path) -> Path:
     return program
 
 
-def rate(program: Path, page: str, url: str) -> Scores:
+def measure_machine(program: Path, url: str) -> tuple[float, int]:
+    """Let Lighthouse say how quick this machine is now.
+
+    Args:
+        program: What `install` returned.
+        url: A page that is served.
+
+    Returns:
+        Its benchmark index, and how many times slower the phone is.
+    """
+    report = _run_or_again(program, url, "--only-categories=seo")
+    speed = float(report["environment"]["benchmarkIndex"])
+    return speed, next(times for least, times in SLOWDOWN.items() if speed >= least)
+
+
+def rate(program: Path, page: str, url: str, slowdown: int = 4) -> Scores:
     """Rate a page `RUNS` times.
 
     Args:
         program: What `install` returned.
         page: The page's path below the site's folder.
         url: Where it is served.
+        slowdown: How many times slower the phone is than this machine.
 
     Returns:
         The scores of the run with the median performance; of every other category, the median.
@@ -115,7 +134,11 @@ def rate(program: Path, page: str, url: str) -> Scores:
         ToolMissing: If Chromium or Node.js is missing.
         CheckFailed: If Lighthouse failed twice in one run.
     """
-    rated = [read_report(page, _run_or_again(program, url)) for _ in range(RUNS)]
+    options = (
+        f"--only-categories={','.join(CATEGORIES)}",
+        f"--throttling.cpuSlowdownMultiplier={slowdown}",
+    )
+    rated = [read_report(page, _run_or_again(program, url, *options)) for _ in range(RUNS)]
     rated.sort(key=lambda scores: scores.points["performance"])
     middle = rated[RUNS // 2]
     points, reasons = dict(middle.points), dict(middle.reasons)
@@ -127,22 +150,21 @@ def rate(program: Path, page: str, url: str) -> Scores:
     return Scores(page, points, reasons, runs)
 
 
-def _run_or_again(program: Path, url: str) -> dict[str, Any]:
+def _run_or_again(program: Path, url: str, *options: str) -> dict[str, Any]:
     try:
-        return run(program, url)
+        return run(program, url, *options)
     except CheckFailed:
-        return run(program, url)
+        return run(program, url, *options)
 
 
-def run(program: Path, url: str) -> dict[str, Any]:
+def run(program: Path, url: str, *options: str) -> dict[str, Any]:
     """Run Lighthouse once, in a Chromium of its own, and return its report."""
     node = needed(NO_NODE, "node")
     with tempfile.TemporaryDirectory() as folder, _chromium_on_a_port() as port:
         output = Path(folder) / "report.json"
         command = [
             node, str(program), url, f"--port={port}", "--output=json", "--quiet",
-            f"--output-path={output}", f"--only-categories={','.join(CATEGORIES)}",
-            "--no-enable-error-reporting",
+            f"--output-path={output}", "--no-enable-error-reporting", *options,
         ]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)

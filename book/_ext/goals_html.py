@@ -24,7 +24,7 @@ STAGES = {
     SITE: "The site itself",
 }
 COLUMNS = ("goal", "result", "measured", "wanted", "chapter")
-# What `make site-check` measures on the finished site; a part that cannot run leaves its goal out.
+# What `make site-check` measures on the finished site; what cannot run leaves its goal out.
 SITE_GOALS = (
     "offline_pages", "axe_serious", "lighthouse_min", "search_hits", "notebooks_valid",
     "notebook_clean_run", "wheel_clean_install",

@@ -1,0 +1,113 @@
+"""Lighthouse for the site check: installing it, running it, and reading what it says."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import site_lighthouse
+from site_faults import CheckFailed, ToolMissing
+
+ROOT = Path(__file__).parents[2]
+
+
+def lighthouse_report(speed: float | None) -> dict[str, Any]:
+    audits = {
+        "tbt": {"title": "Blocking", "displayValue": "2 s", "score": 0.1,
+                "scoreDisplayMode": "numeric"},
+        "ok": {"title": "Fine", "score": 1, "scoreDisplayMode": "binary"},
+    }  # fmt: skip
+    refs = [{"id": "ok", "weight": 1}, {"id": "tbt", "weight": 3}]
+    names = site_lighthouse.CATEGORIES
+    categories = {name: {"score": 1, "auditRefs": refs[:1]} for name in names}
+    categories["performance"] = {"score": speed, "auditRefs": refs}
+    return {"categories": categories, "audits": audits}
+
+
+def test_lighthouse_scores_and_what_costs_points() -> None:
+    scores = site_lighthouse.read_report("a.html", lighthouse_report(0.69))
+    assert scores.lowest == 69 and scores.points["seo"] == 100
+    (fault,) = scores.faults()
+    assert fault.what == "69 of 100, wanted 95; Blocking (2 s)"
+    assert site_lighthouse.read_report("a.html", lighthouse_report(None)).lowest == 0
+
+
+def test_the_median_of_three_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = iter([0.99, 0.7, CheckFailed("Chromium crashed"), 0.8])
+
+    def run(program: Path, url: str, *options: str) -> dict[str, Any]:
+        speed = next(speeds)
+        if isinstance(speed, CheckFailed):
+            raise speed
+        return lighthouse_report(speed)
+
+    monkeypatch.setattr(site_lighthouse, "run", run)
+    scores = site_lighthouse.rate(Path("x"), "a.html", "url")
+    assert scores.points["performance"] == 80 and scores.runs == (70, 80, 99)
+    assert scores.points["seo"] == 100
+    assert [fault.rule for fault in scores.faults()] == ["performance"]
+
+
+@pytest.mark.parametrize(("speed", "times"), [(1935.5, 4), (1500, 4), (1499, 2), (555, 1)])
+def test_a_slow_machine_is_slowed_down_less(
+    monkeypatch: pytest.MonkeyPatch, speed: float, times: int
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def run(program: Path, url: str, *options: str) -> dict[str, Any]:
+        asked.append(options)
+        return lighthouse_report(1) | {"environment": {"benchmarkIndex": speed}}
+
+    monkeypatch.setattr(site_lighthouse, "run", run)
+    assert site_lighthouse.measure_machine(Path("x"), "url") == (speed, times)
+    site_lighthouse.rate(Path("x"), "a.html", "url", times)
+    assert f"--throttling.cpuSlowdownMultiplier={times}" in asked[-1] and len(asked) == 4
+
+
+def test_lighthouse_that_fails_twice_is_no_missing_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(program: Path, url: str, *options: str) -> dict[str, Any]:
+        raise CheckFailed("Lighthouse failed")
+
+    monkeypatch.setattr(site_lighthouse, "run", run)
+    with pytest.raises(CheckFailed, match="Lighthouse failed"):
+        site_lighthouse.rate(Path("x"), "a.html", "url")
+
+
+def test_npm_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match=r"needs Node.js .* with npm: install"):
+        site_lighthouse.install(tmp_path)
+    failed = SimpleNamespace(returncode=1, stderr="no route")
+    monkeypatch.setattr(site_lighthouse, "needed", lambda what, name: name)
+    monkeypatch.setattr(site_lighthouse.subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(ToolMissing, match="npm could not install Lighthouse: no route"):
+        site_lighthouse.install(tmp_path)
+
+
+def test_an_installed_lighthouse_is_used_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(site_lighthouse, "needed", lambda what, name: name)
+    done: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        done.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(site_lighthouse.subprocess, "run", run)
+    program = site_lighthouse.install(tmp_path)
+    assert program.is_relative_to(tmp_path / "site_check" / "node")
+    assert site_lighthouse.install(tmp_path) == program
+    assert len(done) == 1 and done[0][:2] == ["npm", "ci"]
+
+
+def test_lighthouse_is_pinned_without_addresses() -> None:
+    tools = ROOT / "tools"
+    (pin,) = json.loads((tools / "package.json").read_text())["dependencies"].items()
+    lock = json.loads((tools / "package-lock.json").read_text())["packages"]
+    assert lock[f"node_modules/{pin[0]}"]["version"] == pin[1]
+    assert not any("resolved" in package for package in lock.values())
+    assert all(package.get("integrity") for name, package in lock.items() if name)
