@@ -98,9 +98,9 @@ def run(job: Job, only: Sequence[str]) -> Found:
         total.goals += found.goals
         total.faults += found.faults
         total.missing += found.missing
-        took = f"{name}: {time.monotonic() - start:.0f} s"
-        total.notes += [*found.notes, took]
-        print(took, flush=True)
+        total.notes += found.notes
+        total.seconds[name] = time.monotonic() - start
+        print(f"{name}: {total.seconds[name]:.0f} s", flush=True)
     return total
 
 
@@ -110,6 +110,8 @@ def show(found: Found, folder: Path) -> None:
     if found.faults:
         count = f"{len(found.faults)} faults" if len(found.faults) > 1 else "1 fault"
         print(f"\n{report(found.faults)}\n\n{count}, all listed in {file}; pictures beside it.")
+    seconds = ", ".join(f"{name} {took:.0f}" for name, took in found.seconds.items())
+    found.notes.append(f"Seconds: {seconds}; in all {sum(found.seconds.values()):.0f}.")
     print("\n" + "\n".join(found.notes))
     if found.goals:
         print(f"\n{GoalsTable(site_goals.rows_of(found.goals))!r}")

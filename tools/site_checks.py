@@ -10,7 +10,7 @@ from pathlib import Path
 
 import site_lighthouse
 from site_axe import axe_source, look_with_axe
-from site_browser import Browser, in_browsers
+from site_browser import Browser, chromium, in_browsers
 from site_faults import Fault, merged, short
 from site_keyboard import look_with_keyboard, pages_with_controls
 from site_links import Site
@@ -37,12 +37,14 @@ class Found:
         faults: What is wrong.
         notes: Sentences for the person who runs it.
         missing: What must be installed before the check can run.
+        seconds: How long each check took.
     """
 
     goals: list[Goal] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ def check_pages(job: Job, wanted: Sequence[str]) -> Found:
     """Look at every page in the browser, for the checks ``offline`` and ``axe``."""
     from playwright.sync_api import Error
 
+    chromium()  # missing? then before the first page
     if "axe" in wanted:
-        axe_source()  # missing? then before the first page
+        axe_source()
     on_disk = {HOME, SCOREBOARD, longest_chapter(job.site)} if "offline" in wanted else set()
 
     def look_once(browser: Browser, page: str) -> list[Fault]:

@@ -216,7 +216,7 @@ def test_a_failed_goal_or_a_fault_fails_and_is_recorded(
     listed = folder.parent / "site_check" / "faults.txt"
     out = capsys.readouterr().out
     assert "color-contrast: 2 more." in out and f"5 faults, all listed in {listed}" in out
-    assert "search: 0 s" in out
+    assert "Seconds: search 0; in all 0." in out
     assert len(listed.read_text().splitlines()) == 5
     assert json.loads(listed.with_suffix(".json").read_text())[4]["what"] == "number 4"
     assert check(monkeypatch, folder, lambda job: Found()) == 0
