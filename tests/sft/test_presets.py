@@ -182,7 +182,7 @@ def test_a_value_without_a_reason_is_found() -> None:
 
 
 def test_what_the_reasons_say_is_so() -> None:
-    assert CPU.training.max_steps * CPU.batch_size == 512  # of 600
+    assert CPU.training.max_steps * CPU.batch_size == 576  # nearly one pass over 600
     assert CPU.training.max_steps / CPU.training.eval_steps == 2  # and step 0: three points
     model = PUBLISHED_SHAPES[SHAPES["cpu"]]
     share = adapter_parameters(model, CPU.lora) / total_parameters(model)
