@@ -3,6 +3,8 @@
 Each line that has a label becomes a group with ``data-curve`` (the label) and ``data-axes``
 (which panel it is in). The SVG element gets ``data-panels``: for each panel how a place in the
 drawing gives a value. The page's ``curves.js`` reads them; without it nothing changes.
+
+Chapter: start/how_this_book_works.
 """
 
 import json
