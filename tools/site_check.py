@@ -100,6 +100,7 @@ def run(job: Job, only: Sequence[str]) -> Found:
         total.missing += found.missing
         total.notes += found.notes
         total.seconds[name] = time.monotonic() - start
+        write_faults(total.faults, job.folder)  # now, in case a later check is interrupted
         print(f"{name}: {total.seconds[name]:.0f} s", flush=True)
     return total
 
