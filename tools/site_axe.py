@@ -32,7 +32,12 @@ TRIM = """() => {
         if (seen[kind] > 2 && !token.children.length) token.replaceWith(token.textContent);
     }
     const formulas = [...document.querySelectorAll("mjx-math")];
-    formulas.slice(5).forEach(formula => formula.replaceChildren());
+    const sizes = formulas.map(formula => formula.getBoundingClientRect());
+    formulas.slice(5).forEach((formula, i) => {
+        const {width, height} = sizes[i + 5];
+        formula.replaceChildren();
+        formula.style.cssText = `display: inline-block; width: ${width}px; height: ${height}px`;
+    });
     document.querySelectorAll("main svg > :not(title, desc)").forEach(part => part.remove());
     document.querySelectorAll("main pre").forEach(block => block.normalize());
 }"""

@@ -76,7 +76,7 @@ def test_each_run_has_answers_of_its_own(
 
 
 def test_presets_of_the_experiments() -> None:
-    assert first_adapted_block(SWEEP) == first_adapted_block(OVERFIT) == 24
+    assert first_adapted_block(SWEEP) == first_adapted_block(OVERFIT) == 26
     assert OVERFIT.lora.scaling == SWEEP.lora.scaling == CPU.lora.scaling
     assert ENGINES.dtype == "float32" and ENGINES.lora == CPU.lora
     assert ENGINES.training.warmup_steps == 0  # or transformers' schedule would differ
