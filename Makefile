@@ -94,7 +94,7 @@ install: $(STAMP)
 # wheel, so where nothing can compile it, it is left out.
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -c \
-	  'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
 	  echo 'This book needs Python 3.11 or 3.12; $(PYTHON) is' \
 	    "$$($(PYTHON) --version 2>&1). Name another one: make book PYTHON=python3.12" >&2; exit 1; }
 	@test "$$(uname -sm)" = 'Linux x86_64' || \

@@ -62,7 +62,7 @@ def totals_html(rows: Sequence[GoalRow], scoreboard: str) -> str:
     link = _link(scoreboard, "scoreboard") if scoreboard else "scoreboard"
     return (
         f'<p class="pt-totals"><strong>{met} of {len(rows)} goals met</strong> {where}; '
-        f"a missed goal stops the build: {link}.</p>"
+        f"a chapter's missed goal stops the build: {link}.</p>"
     )
 
 

@@ -49,7 +49,9 @@ def summary_of(doctree: nodes.document) -> str:
         At most `SUMMARY_LENGTH` characters; nothing for a page that opens with no paragraph.
     """
     section = next(iter(doctree.findall(nodes.section)), doctree)
-    paragraphs = (node for node in section.children if isinstance(node, nodes.paragraph))
+    lead = (box for box in section.children if isinstance(box, nodes.container))
+    opening = [*(node for box in lead for node in box.children), *section.children]
+    paragraphs = (node for node in opening if isinstance(node, nodes.paragraph))
     text = " ".join(plain_text(next(paragraphs, nodes.paragraph())).split())
     text = re.sub(r"\s+([.,;:?!])", r"\1", text)
     if len(text) <= SUMMARY_LENGTH:

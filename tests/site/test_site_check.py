@@ -4,6 +4,7 @@ The helper modules of tools/site_check.py are imported by name: pyproject.toml p
 pytest's path.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+BROWSERS = ("chromium", "chromium-browser")
+if not (os.environ.get("CHROMIUM") or any(map(shutil.which, BROWSERS))):
     pytest.skip("Chromium is not installed", allow_module_level=True)
 
 import site_axe
