@@ -4,6 +4,7 @@ The input is a doctree whose references Sphinx has resolved. `NotebookError` nam
 the line of what cannot be written.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,7 +198,9 @@ class InlineWriter:
         text, target = self.children(node), node.get("reftarget", "")
         if "://" in target:
             return f"[{text}]({target})"
-        return f"[{text}]({self.page.file_address(node.get('filename', target))})"
+        here = posixpath.dirname(self.page.source)
+        path = target[1:] if target.startswith("/") else posixpath.join(here, target)
+        return f"[{text}]({self.page.file_address(posixpath.normpath(path))})"
 
     def inline_footnote_reference(self, node: nodes.footnote_reference) -> str:
         return f"<sup>[{node.astext()}]({self.page.address}#{node['refid']})</sup>"

@@ -44,7 +44,8 @@ from site_address import repository_url, site_url  # noqa: E402
 from posttrain.core.files import write_text_atomic  # noqa: E402
 from posttrain.core.goals import Goal  # noqa: E402
 
-TAGS = re.compile(r"^(\s*:?tags:.*)\bremove[-_](cell|input|output)\b", re.MULTILINE)
+OPTIONS = re.compile(r"^:tags:.*$|^---\n.*?^---$", re.MULTILINE | re.DOTALL)  # of a cell
+TAG = re.compile(r"\bremove[-_](cell|input|output)\b")
 NOTE = """\
 *This notebook was made from [a page of {title}]({address}), which shows what its cells gave \
 when the site was built. Run its cells in order, the one above first. A name such as ⟨loss⟩ in \
@@ -161,7 +162,7 @@ class NotebookBuilder(Builder):
 
 def keep_removed_cells(app: Sphinx, docname: str, source: list[str]) -> None:
     """Rename the tags that would remove a cell: later cells need what it defines."""
-    source[0] = TAGS.sub(r"\1removed-\2", source[0])
+    source[0] = OPTIONS.sub(lambda found: TAG.sub(r"removed-\1", found[0]), source[0])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

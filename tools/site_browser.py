@@ -151,8 +151,12 @@ class Browser:
             args=FLAGS,
             timeout=2 * PATIENCE,
         )
-        self._chromium = self._start()
         self._context: Any = None
+        try:
+            self._chromium = self._start()
+        except BaseException:
+            self._playwright.stop()
+            raise
 
     def __enter__(self) -> "Browser":
         return self
@@ -163,8 +167,11 @@ class Browser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._chromium.close()
-        self._playwright.stop()
+        try:
+            with suppress(Exception):  # one that has crashed is closed already
+                self._chromium.close()
+        finally:
+            self._playwright.stop()
 
     def restart(self) -> None:
         """Begin anew with a fresh Chromium, after one that hangs or has crashed."""
@@ -260,6 +267,11 @@ def in_browsers(
     for _ in pages:
         result = results.get()
         if isinstance(result, BaseException):
+            with suppress(Empty):
+                while True:
+                    waiting.get_nowait()  # the other browsers end after their present page
+            for thread in threads:
+                thread.join()
             raise result
         faults += result
         done()

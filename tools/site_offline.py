@@ -12,7 +12,8 @@ WEIGHT = 1_000_000  # bytes that a page may cost a reader, without its pictures
 
 AWAIT_MATHS = """async () => {
     const waiting = () => [...document.querySelectorAll(".math")]
-        .some(formula => !formula.querySelector("mjx-container"));
+        .some(formula => !formula.querySelector("mjx-container")
+            || getComputedStyle(formula).visibility === "hidden");
     if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
     let turns = window.MathJax?.startup ? 200 : 6; // no clock: this machine may be busy
     while (waiting() && turns--) await new Promise(done => setTimeout(done, 50));
@@ -22,6 +23,8 @@ LOOK_AT_MATHS = r"""() => {
     for (const formula of document.querySelectorAll(".math")) {
         if (!formula.querySelector("mjx-container"))
             found.push(["formula not rendered", formula.textContent]);
+        else if (formula.checkVisibility() && getComputedStyle(formula).visibility === "hidden")
+            found.push(["formula not shown", formula.textContent]);
     }
     for (const error of document.querySelectorAll("mjx-merror, [data-mml-node=merror]"))
         found.push(["formula with an error", error.getAttribute("data-mjx-error")

@@ -88,7 +88,7 @@ def add_button(
     if menu is None:
         return
     menu["buttons"].append(BUTTON)
-    data = json.dumps(settings(app, pagename), ensure_ascii=False).replace("</", "<\\/")
+    data = json.dumps(settings(app, pagename), ensure_ascii=False).replace("<", "\\u003c")
     context["body"] += f'<script type="application/json" id="pt-live-code">{data}</script>\n'
     app.add_js_file("live_code.js", defer="defer")
 

@@ -238,7 +238,10 @@ def names_in_cells(text: str) -> tuple[dict[str, str], set[str]]:
     imported: dict[str, str] = {}
     defined: set[str] = set()
     for _, cell in CELL.findall(text):
-        tree = ast.parse(NO_PYTHON.sub("", cell))
+        try:
+            tree = ast.parse(NO_PYTHON.sub("", cell))
+        except SyntaxError:  # a cell in another language, or one that asks the shell
+            continue
         imported |= imported_names(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -39,6 +39,9 @@ def plain_text(node: nodes.Node) -> str:
     return "".join(map(plain_text, node.children))
 
 
+LEAD = "pt-lead"  # a box around the first words, where the page sets one
+
+
 def summary_of(doctree: nodes.document) -> str:
     """Return the first sentences of a page, as many as fit.
 
@@ -49,8 +52,8 @@ def summary_of(doctree: nodes.document) -> str:
         At most `SUMMARY_LENGTH` characters; nothing for a page that opens with no paragraph.
     """
     section = next(iter(doctree.findall(nodes.section)), doctree)
-    lead = (box for box in section.children if isinstance(box, nodes.container))
-    opening = [*(node for box in lead for node in box.children), *section.children]
+    leads = (box for box in section.findall(nodes.container) if LEAD in box["classes"])
+    opening = [*(node for box in leads for node in box.children), *section.children]
     paragraphs = (node for node in opening if isinstance(node, nodes.paragraph))
     text = " ".join(plain_text(next(paragraphs, nodes.paragraph())).split())
     text = re.sub(r"\s+([.,;:?!])", r"\1", text)

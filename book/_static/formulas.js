@@ -19,8 +19,11 @@
 
   async function draw(some) {
     size(some);
-    await MathJax.typesetPromise(some);
-    show(some);
+    try {
+      await MathJax.typesetPromise(some);
+    } finally {
+      show(some);
+    }
   }
 
   // Those in view come first; the reader may be anywhere by now.
@@ -29,7 +32,7 @@
     const next = waiting.filter(inView).slice(0, FEW);
     const some = next.length ? next : waiting.slice(0, FEW);
     waiting = waiting.filter((formula) => !some.includes(formula));
-    await draw(some);
+    await draw(some).catch(console.error);
     idle(drawMore, { timeout: 300 });
   }
 
@@ -52,7 +55,11 @@
   addEventListener("beforeprint", () => {
     const rest = waiting.splice(0);
     size(rest);
-    window.MathJax?.typeset?.(rest);
+    try {
+      window.MathJax?.typeset?.(rest);
+    } catch {
+      draw(rest).catch(console.error); // a font or a part of TeX must be loaded first
+    }
     show(rest);
   });
 })();

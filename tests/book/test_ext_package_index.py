@@ -185,3 +185,9 @@ def test_cells_tell_what_they_import_and_define():
         "nn": "torch.nn",
     }
     assert defined == {"layer", "own"}
+
+
+@pytest.mark.parametrize("foreign", ["%%bash\nls -l | head", "x = !ls", "---\nname: a\n---\n)"])
+def test_cells_in_another_language_are_passed_over(foreign: str):
+    page = f"```{{code-cell}}\n{foreign}\n```\n\n```{{code-cell}}\nimport torch\n```\n"
+    assert package_index.names_in_cells(page) == ({"torch": "torch"}, set())

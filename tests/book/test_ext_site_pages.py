@@ -36,6 +36,14 @@ def test_a_summary_is_the_first_paragraph() -> None:
     assert summary_of(page(*words)) == "LoRA trains an update. It is small."
 
 
+def test_a_summary_is_what_the_page_sets_apart_as_its_lead() -> None:
+    document = page(nodes.Text("Text."))
+    lead = nodes.container("", nodes.paragraph("", "The lead."), classes=["pt-lead"])
+    document.children[1].insert(2, lead)
+    document.children[1].insert(1, nodes.container("", nodes.paragraph("", "A box.")))
+    assert summary_of(document) == "The lead."
+
+
 def test_a_summary_ends_with_a_sentence() -> None:
     long = "A sentence of forty characters, exactly. " * 9
     summary = summary_of(page(nodes.Text(long)))

@@ -206,6 +206,16 @@ def test_cells_that_the_site_removes_still_run_but_are_folded(make: Make) -> Non
     assert shown.source == "x = 1" and not shown.metadata
 
 
+@pytest.mark.parametrize(
+    "options",
+    [":tags: [remove-input, remove-output]", "---\ntags:\n  - remove-cell\n  - other\n---"],
+)
+def test_every_form_of_a_removing_tag_keeps_the_cell(make: Make, options: str) -> None:
+    page = f"# One\n\n```{{code-cell}} ipython3\n{options}\nimport math\n```\n"
+    (kept,) = code(make(page))
+    assert kept.source.endswith("import math")
+
+
 def test_exercises_are_kept_and_solutions_folded(make: Make) -> None:
     notebook = make(
         "# One\n\n## Exercises\n\n```{exercise} Sums of $n$\n:label: ex-sum\nWrite `f`.\n```\n"

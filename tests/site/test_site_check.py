@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser")
-if not (os.environ.get("CHROMIUM") or any(map(shutil.which, BROWSERS))):
+if not any(map(shutil.which, (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser"))):
     pytest.skip("Chromium is not installed", allow_module_level=True)
 
 import site_axe
