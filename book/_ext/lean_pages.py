@@ -51,6 +51,9 @@ CORRECTIONS = (
         r'(<summary|<button class="btn search-button-field [^"]*"[^>]*?) aria-label="[^"]*"',
         r"\1",
     ),
+    # sphinx-thebe's settings, with an example's repository: live_code.js has settings of its own.
+    (r'<script type="text/x-thebe-config">[\s\S]*?</script>\s*', ""),
+    (r"<script>kernelName = [^<]*</script>", ""),
     # The corner of a table whose first column holds row headers.
     (r'<th class="head stub">\s*(?:<p>\s*</p>)?\s*</th>', '<td class="head"></td>'),
     (

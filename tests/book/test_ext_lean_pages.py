@@ -100,6 +100,12 @@ def test_html_that_misleads_screen_readers_is_corrected(wrong: str, right: str) 
     assert right in page(wrong)
 
 
+def test_the_settings_of_a_script_that_is_not_loaded_are_dropped() -> None:
+    thebe = '<script type="text/x-thebe-config">\n{\n requestKernel: true }\n</script>\n'
+    html = page(f"<p>Text.</p>{thebe}<script>kernelName = 'python3'</script><p>More.</p>")
+    assert "<p>Text.</p><p>More.</p>" in html
+
+
 def test_a_formula_and_the_signs_that_touch_it_stay_on_one_line() -> None:
     formula = '<span class="math notranslate nohighlight">\\(x &lt; y\\)</span>'
     once = page(f"<p>({formula}), {formula} and {formula}.</p>")
