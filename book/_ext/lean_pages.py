@@ -51,7 +51,7 @@ CORRECTIONS = (
         r'(<summary|<button class="btn search-button-field [^"]*"[^>]*?) aria-label="[^"]*"',
         r"\1",
     ),
-    # sphinx-thebe's settings, with an example's repository: live_code.js has settings of its own.
+    # sphinx-thebe's settings, with an example's repository: live_code.js has its own.
     (r'<script type="text/x-thebe-config">[\s\S]*?</script>\s*', ""),
     (r"<script>kernelName = [^<]*</script>", ""),
     # The corner of a table whose first column holds row headers.
