@@ -14,6 +14,8 @@ from pathlib import Path
 CHAPTER = re.compile(r"^Chapter: (\w+/\w+(?:, \w+/\w+)*)\.$")
 CELL = re.compile(r"^(`{3,})\{code-cell\}.*?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 NO_PYTHON = re.compile(r"^(?::\w|[%!]).*", re.MULTILINE)  # a cell's options, and magics
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def imported_names(tree: ast.AST) -> dict[str, str]:
 def _symbols(body: list[ast.stmt]) -> dict[str, Symbol]:
     found: dict[str, Symbol] = {}
     for node in body:
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+        if not isinstance(node, DEFINITIONS) or node.name.startswith("_"):
             continue
         is_class = isinstance(node, ast.ClassDef)
         docstring = ast.get_docstring(node)
@@ -146,10 +148,10 @@ def _symbols(body: list[ast.stmt]) -> dict[str, Symbol]:
 
 def _parameters(node: ast.stmt) -> frozenset[str]:
     """Return the names of what a function, or a class's own constructor, takes."""
-    if isinstance(node, ast.FunctionDef):
+    if isinstance(node, FUNCTIONS):
         return frozenset(x.arg for x in ast.walk(node.args) if isinstance(x, ast.arg))
     own = node.body if isinstance(node, ast.ClassDef) else []
-    makers = [x for x in own if isinstance(x, ast.FunctionDef) and x.name == "__init__"]
+    makers = [x for x in own if isinstance(x, FUNCTIONS) and x.name == "__init__"]
     return _parameters(makers[0]) if makers else frozenset()
 
 
@@ -244,7 +246,7 @@ def names_in_cells(text: str) -> tuple[dict[str, str], set[str]]:
             continue
         imported |= imported_names(tree)
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if isinstance(node, DEFINITIONS):
                 defined.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 defined.add(node.id)

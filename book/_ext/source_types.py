@@ -10,8 +10,9 @@ import copy
 import re
 from collections.abc import Iterator
 
-from package_index import Module, PackageIndex
+from package_index import DEFINITIONS, FUNCTIONS, Module, PackageIndex
 
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 FIELD = re.compile(r"^:(param|ivar) ([^:]+):")
 
 
@@ -70,25 +71,24 @@ def type_text(annotation: ast.expr, module: Module, index: PackageIndex) -> str:
     return ast.unparse(FullNames(module, index).of(annotation))
 
 
-def find_node(module: Module, name: str) -> ast.FunctionDef | ast.ClassDef | None:
+def find_node(module: Module, name: str) -> Definition | None:
     """Find a class, function or method by its name within the module."""
     body: list[ast.stmt] = module.tree.body
-    node = None
+    node: Definition | None = None
     for part in name.split("."):
-        kinds = (ast.FunctionDef, ast.ClassDef)
         # The last one: the earlier ones are overloads.
-        found = [x for x in body if isinstance(x, kinds) and x.name == part]
+        found = [x for x in body if isinstance(x, DEFINITIONS) and x.name == part]
         if not found:
             return None
         node, body = found[-1], found[-1].body
     return node
 
 
-def parameters(node: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
+def parameters(node: Definition) -> Iterator[tuple[str, ast.expr]]:
     """Yield what a function, a class's constructor or a record takes, with annotations."""
     if isinstance(node, ast.ClassDef):
         for child in node.body:
-            if isinstance(child, ast.FunctionDef) and child.name == "__init__":
+            if isinstance(child, FUNCTIONS) and child.name == "__init__":
                 yield from parameters(child)
         return
     a = node.args
@@ -112,7 +112,7 @@ def fields_of(node: ast.ClassDef) -> dict[str, ast.expr]:
 
 
 def add_types(
-    lines: list[str], node: ast.FunctionDef | ast.ClassDef, module: Module, index: PackageIndex
+    lines: list[str], node: Definition, module: Module, index: PackageIndex
 ) -> list[str]:
     """Put types beside the fields of a docstring that napoleon has converted.
 
@@ -151,15 +151,13 @@ def add_types(
     return [*result, "", *missing, ""] if missing else result
 
 
-def returned(node: ast.FunctionDef | ast.ClassDef) -> ast.expr | None:
+def returned(node: Definition) -> ast.expr | None:
     """Return the annotation of a result, unless that is ``None``."""
-    result = node.returns if isinstance(node, ast.FunctionDef) else None
+    result = node.returns if isinstance(node, FUNCTIONS) else None
     return result if result is not None and ast.unparse(result) != "None" else None
 
 
-def is_property(node: ast.FunctionDef | ast.ClassDef) -> bool:
+def is_property(node: Definition) -> bool:
     """Tell properties, cached ones too, from methods."""
     marks = [ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list]
-    return isinstance(node, ast.FunctionDef) and bool(
-        {"property", "cached_property"} & {*marks}
-    )
+    return isinstance(node, FUNCTIONS) and bool({"property", "cached_property"} & {*marks})

@@ -191,3 +191,12 @@ def test_cells_tell_what_they_import_and_define():
 def test_cells_in_another_language_are_passed_over(foreign: str):
     page = f"```{{code-cell}}\n{foreign}\n```\n\n```{{code-cell}}\nimport torch\n```\n"
     assert package_index.names_in_cells(page) == ({"torch": "torch"}, set())
+
+
+def test_an_async_function_counts_like_any_other(tmp_path: Path):
+    write(tmp_path, "rl/serve", 'async def ask(text, *, seed=0):\n    """Ask."""\n')
+    index = package_index.PackageIndex(tmp_path / "code", "toy")
+    symbol = index.modules["toy.rl.serve"].symbols["ask"]
+    assert (symbol.first, symbol.last, symbol.parameters) == (1, 2, {"text", "seed"})
+    cell = "```{code-cell} ipython3\nasync def ask(text): return text\n```\n"
+    assert package_index.names_in_cells(cell)[1] == {"ask"}

@@ -52,6 +52,10 @@ class Layer(nn.Module):
 
 def short(a: int, b="x") -> None:
     """Short."""
+
+
+async def answer(prompt: Tensor) -> Shape:
+    """Answer."""
 '''
 
 
@@ -135,3 +139,11 @@ def test_results_and_properties(index):
     assert source_types.returned(nodes["Config"]) is None
     assert ast.unparse(source_types.returned(nodes["Config.scale"])) == "float"
     assert source_types.find_node(module, "Config.other") is None
+
+
+def test_an_async_function_is_a_function(index):
+    lines = typed(index, "answer", "Answer.")
+    assert lines == ["Answer.", "", ":param prompt:", ":type prompt: ~torch.Tensor", ""]
+    node = source_types.find_node(index.modules["toy.module"], "answer")
+    assert ast.unparse(source_types.returned(node)) == "Shape"
+    assert not source_types.is_property(node)
