@@ -68,7 +68,8 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what a tag refers to and what can be referred to."""
         values = {name: value or "" for name, value in attrs}
-        self.text.anchors.update(values[key] for key in ("id", "name") if key in values)
+        keys = ("id", "name") if tag == "a" else ("id",)
+        self.text.anchors.update(values[key] for key in keys if key in values)
         for value in values.values():
             if "url(" in value:
                 self.text.places.update(PLACE.findall(value))

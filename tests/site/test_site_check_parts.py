@@ -78,6 +78,11 @@ def test_a_site_without_broken_links(folder: Path) -> None:
             "book/pretraining/gpt.html has nothing named #gone",
         ),
         ("<a href='#gone'>", "broken anchor", "book/index.html has nothing named #gone"),
+        (
+            "<a href='#field'><input name='field'>",
+            "broken anchor",
+            "book/index.html has nothing named #field",
+        ),
         ("<img src='gone.png'>", "broken image", "gone.png does not exist"),
         ("<img src='x' srcset='gone.png 2x'>", "broken image", "gone.png does not exist"),
         ("<script src='gone.js'></script>", "broken link", "gone.js does not exist"),
@@ -116,6 +121,7 @@ def test_one_broken_link(folder: Path, text: str, rule: str, what: str) -> None:
         "<a href='.'>", "<a href='pretraining/gpt.html?q=1#loss'>",
         "<a href='https://me.github.io/book-of/book/'>", "<img src='data:image/png;base64,'>",
         "<a href='%67one.html'>", "<a href='#top'>", "<a href='index.html#:~:text=Book'>",
+        "<a href='#old'><a name='old'>",
     ],
 )  # fmt: skip
 def test_links_that_are_not_broken(folder: Path, text: str) -> None:
