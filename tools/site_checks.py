@@ -12,7 +12,7 @@ import site_lighthouse
 from site_axe import axe_source, look_with_axe
 from site_browser import Browser, chromium, in_browsers
 from site_faults import Fault, merged, short
-from site_keyboard import look_with_keyboard, pages_with_controls
+from site_keyboard import absent_controls, look_with_keyboard, pages_with_controls
 from site_links import Site
 from site_offline import look_from_disk, look_offline, open_page
 from site_search import look_for_term, read_terms
@@ -146,9 +146,10 @@ def check_pages(job: Job, wanted: Sequence[str]) -> Found:
 
 def check_keyboard(job: Job) -> Found:
     """Reach, see and work each kind of control without a mouse."""
-    found = Found()
+    pairs = pages_with_controls(job.site)
+    found = Found(faults=absent_controls(pairs))
     with Browser(job.server) as browser:
-        for control, page in tqdm(pages_with_controls(job.site), desc="keyboard"):
+        for control, page in tqdm(pairs, desc="keyboard"):
             found.faults += look_with_keyboard(browser, control, page, job.pictures)
     found.faults = merged(found.faults)
     return found

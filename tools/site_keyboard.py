@@ -6,6 +6,7 @@ photographed with and without the focus, in both themes: the two pictures must d
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Control:
         key: The key that works it.
         worked: JavaScript: whether the key had its effect on ``element``; empty if that is not
             tried.
+        optional: Whether the book may do without it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Control:
     size: tuple[int, int] = DESKTOP
     key: str = "Enter"
     worked: str = ""
+    optional: bool = False
 
 
 SHOWN = "[...document.querySelectorAll('{}')].some(e => e.checkVisibility())"
@@ -50,7 +53,7 @@ CONTROLS = (
         worked="document.activeElement.matches('input[type=search]')",
     ),
     Control("sidebar", ".bd-sidebar-primary nav a"),
-    Control("card", "main .sd-card a", source=r'class="sd-card\b'),
+    Control("card", "main .pt-card a", source=r'class="pt-card[ "]'),
     Control(
         "sidebar button on a phone",
         ".primary-toggle",
@@ -75,12 +78,13 @@ CONTROLS = (
         source=r'class="sd-tab-set|role="tab"',
         key="ArrowRight",
         worked="document.activeElement !== element",
+        optional=True,
     ),
 )
 AT = "selector => !!document.activeElement && document.activeElement.matches(selector)"
 PLACE = """() => {
     const element = document.activeElement;
-    const parts = [element, element.closest(".sd-card"), ...(element.labels || [])];
+    const parts = [element, element.closest(".pt-card"), ...(element.labels || [])];
     const boxes = parts.filter(Boolean).map(part => part.getBoundingClientRect());
     return [Math.min(...boxes.map(b => b.left)), Math.min(...boxes.map(b => b.top)),
         Math.max(...boxes.map(b => b.right)), Math.max(...boxes.map(b => b.bottom))];
@@ -94,7 +98,8 @@ def pages_with_controls(site: Site) -> list[tuple[Control, str]]:
         site: The site, read as text.
 
     Returns:
-        Pairs of a control and a page's path; no pair for a kind that the site lacks.
+        Pairs of a control and a page's path; no pair for a kind that the site lacks, which
+        `absent_controls` names.
     """
     pages = [page for page, text in site.pages.items() if not text.forwards]
     pages = [page for page in pages if page.startswith("book/")] or pages
@@ -105,6 +110,23 @@ def pages_with_controls(site: Site) -> list[tuple[Control, str]]:
         if holders:
             pairs.append((control, min(holders, key=lambda page: len(texts[page]))))
     return pairs
+
+
+def absent_controls(pairs: Sequence[tuple[Control, str]]) -> list[Fault]:
+    """Return a fault for each kind of control that no page has, though the book needs it.
+
+    Args:
+        pairs: What `pages_with_controls` found.
+
+    Returns:
+        The faults; the control is gone, or its pattern no longer fits the pages.
+    """
+    held = {control for control, _ in pairs}
+    return [
+        Fault("keyboard", "the site", "no such control", f"no page has the {each.name}")
+        for each in CONTROLS
+        if each not in held and not each.optional
+    ]
 
 
 def look_with_keyboard(

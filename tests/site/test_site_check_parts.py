@@ -15,7 +15,7 @@ import site_checks
 import site_goals
 from site_checks import Found, Job, chosen_pages, longest_chapter
 from site_faults import Fault, merged, needed, report
-from site_keyboard import pages_with_controls
+from site_keyboard import absent_controls, pages_with_controls
 from site_links import Site
 from site_search import TERMS, read_terms
 from site_server import SiteServer
@@ -302,9 +302,14 @@ def test_the_longest_chapter_is_one_that_checks_goals(folder: Path) -> None:
 def test_each_control_is_looked_for_on_a_short_page_that_has_it(folder: Path) -> None:
     page = folder / "book" / "pretraining" / "gpt.html"
     page.write_text(page.read_text() + '<div class="solution dropdown admonition">')
-    pairs = {control.name: page for control, page in pages_with_controls(Site(folder))}
+    found = pages_with_controls(Site(folder))
+    pairs = {control.name: page for control, page in found}
     assert pairs["folded solution"] == "book/pretraining/gpt.html"
     assert pairs["search"] == "book/index.html" and "tab" not in pairs
+    assert [each.what for each in absent_controls(found)] == [
+        "no page has the card",
+        "no page has the folded cell or box",
+    ]
 
 
 def test_the_search_terms(tmp_path: Path) -> None:
