@@ -5,6 +5,7 @@ Lighthouse comes from npm, in the versions of tools/package-lock.json, into the 
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ NO_NODE = (
     "Lighthouse needs Node.js 18.20 or later with npm: install them "
     "(on Debian: apt-get install nodejs npm)"
 )
+NO_NETWORK = re.compile(r"EAI_AGAIN|ENOTFOUND|ECONN|ETIMEDOUT|\bnetwork\b")
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
 WANTED = 95
 RUNS = 3  # of which the median counts, as the speed differs from run to run
@@ -83,7 +85,8 @@ def install(build: Path) -> Path:
         The program.
 
     Raises:
-        ToolMissing: If npm is not installed or fails.
+        ToolMissing: If npm is not installed, or the registry cannot be reached.
+        CheckFailed: If npm fails for another reason.
     """
     needed(NO_NODE, "node")
     npm = needed(NO_NODE, "npm")
@@ -92,13 +95,15 @@ def install(build: Path) -> Path:
     lock, stamp = TOOLS / "package-lock.json", folder / "installed.json"
     if stamp.is_file() and stamp.read_bytes() == lock.read_bytes():
         return program
+    stamp.unlink(missing_ok=True)  # npm empties the folder first, whatever comes of it
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("package.json", "package-lock.json"):
         shutil.copy(TOOLS / file, folder)
     options = ["--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run([npm, "ci", *options], capture_output=True, text=True)
     if done.returncode != 0:
-        raise ToolMissing(f"npm could not install Lighthouse: {short(done.stderr, 400)}")
+        kind = ToolMissing if NO_NETWORK.search(done.stderr) else CheckFailed
+        raise kind(f"npm could not install Lighthouse: {short(done.stderr, 400)}")
     shutil.copy(lock, stamp)
     return program
 

@@ -76,15 +76,33 @@ def test_lighthouse_that_fails_twice_is_no_missing_program(
         site_lighthouse.rate(Path("x"), "a.html", "url")
 
 
-def test_npm_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_npm_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match=r"needs Node.js .* with npm: install"):
         site_lighthouse.install(tmp_path)
-    failed = SimpleNamespace(returncode=1, stderr="no route")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("npm error code EAI_AGAIN", ToolMissing),
+        ("npm error network This is a problem related to network connectivity", ToolMissing),
+        ("npm error code EINTEGRITY", CheckFailed),
+        ("npm error code EUSAGE: package.json and package-lock.json differ", CheckFailed),
+    ],
+)
+def test_only_without_a_network_is_lighthouse_missing_where_npm_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, kind: type[Exception]
+) -> None:
+    failed = SimpleNamespace(returncode=1, stderr=said)
     monkeypatch.setattr(site_lighthouse, "needed", lambda what, name: name)
     monkeypatch.setattr(site_lighthouse.subprocess, "run", lambda *a, **k: failed)
-    with pytest.raises(ToolMissing, match="npm could not install Lighthouse: no route"):
+    stamp = tmp_path / "site_check" / "node" / "installed.json"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text("an older version")
+    with pytest.raises(kind, match=f"npm could not install Lighthouse: {said}"):
         site_lighthouse.install(tmp_path)
+    assert not stamp.exists()
 
 
 def test_an_installed_lighthouse_is_used_again(
