@@ -158,8 +158,9 @@ def use(reader: Environment) -> Iterator[Check]:
     """
     done = reader.command("python", "-m", "pip", "check")
     yield Check("its dependencies agree", done.returncode == 0, done.stdout.strip())
-    found = reader.command("python", "-c", FOUND, *BOOK_TOOLS).stdout.split()
-    yield Check("the book's tools are absent", not found, " ".join(found))
+    done = reader.command("python", "-c", FOUND, *BOOK_TOOLS)
+    absent = done.returncode == 0 and not done.stdout.strip()
+    yield Check("the book's tools are absent", absent, last_line(done))
     done = reader.command("python", "-c", PLACE)
     yield Check(
         "its version and py.typed are there",
@@ -181,8 +182,8 @@ def use(reader: Environment) -> Iterator[Check]:
     right = done.stdout == f"posttrain {__version__}\n"
     yield Check("posttrain --version", right, last_line(done))
     done = reader.command("posttrain", "--help")
-    absent = [name for name in COMMANDS if not re.search(rf"\b{name}\b", done.stdout)]
-    yield Check("posttrain --help", done.returncode == 0 and not absent, " ".join(absent))
+    lacking = [name for name in COMMANDS if not re.search(rf"\b{name}\b", done.stdout)]
+    yield Check("posttrain --help", done.returncode == 0 and not lacking, " ".join(lacking))
     done = reader.command("posttrain", "doctor")
     named = "preset cpu" in done.stdout and "Optional packages that are missing" in done.stdout
     yield Check("posttrain doctor", done.returncode == 0 and named, last_line(done)[:60])

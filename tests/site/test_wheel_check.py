@@ -189,6 +189,19 @@ def test_each_fault_fails_its_check(answers: dict[str, str], name: str) -> None:
     assert failed(**answers) == [name]
 
 
+def test_a_search_for_the_books_tools_that_breaks_is_no_proof_of_absence() -> None:
+    class Broken(Stranger):
+        def command(self, *words: str) -> SimpleNamespace:
+            done = super().command(*words)
+            if "find_spec" in " ".join(words):
+                done.returncode, done.stderr = 1, "Traceback\nImportError: no such thing\n"
+            return done
+
+    (check,) = (check for check in use(Broken()) if not check.passed)  # type: ignore[arg-type]
+    assert check.name == "the book's tools are absent"
+    assert check.seen == "ImportError: no such thing"
+
+
 def test_the_goal_counts_the_checks() -> None:
     checks = [Check("a", True), Check("b", False)]
     (goal,) = goals_of(checks)
