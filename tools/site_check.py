@@ -98,6 +98,7 @@ def run(job: Job, only: Sequence[str]) -> Found:
         total.goals += found.goals
         total.faults += found.faults
         total.missing += found.missing
+        total.ran += [] if found.missing else name.split(" and ")
         total.notes += found.notes
         total.seconds[name] = time.monotonic() - start
         write_faults(total.faults, job.folder)  # now, in case a later check is interrupted
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = run(job, asked.only)
     show(found, job.folder)
     if not asked.pages:
-        written = site_goals.record(asked.html, found.goals)
+        written = site_goals.record(asked.html, found.goals, found.ran)
         print(f"\nRecorded in goals.json and on {', '.join(written) or 'no page'}.")
     if found.faults or not all(goal.passed for goal in found.goals):
         return 1

@@ -38,6 +38,7 @@ class Found:
         notes: Sentences for the person who runs it.
         missing: What must be installed before the check can run.
         seconds: How long each check took.
+        ran: The checks that ran, whether or not they came to their end.
     """
 
     goals: list[Goal] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import goals_html
 import pytest
 import site_check
 import site_checks
 import site_goals
 from site_checks import Found, Job, chosen_pages, longest_chapter
-from site_faults import Fault, merged, needed, report
+from site_faults import Fault, ToolMissing, merged, needed, report
 from site_keyboard import absent_controls, pages_with_controls
 from site_links import Site
 from site_search import TERMS, read_terms
@@ -238,6 +239,31 @@ def test_a_check_that_breaks_does_not_stop_the_others(
     assert check(monkeypatch, folder, look) == 1
     said = "search: the check itself: failed: OSError: no space left."
     assert said in capsys.readouterr().out
+
+
+def test_a_check_that_breaks_leaves_no_row_of_an_earlier_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits = Goal("site.search_hits", "hits", 10, 10, "==")
+
+    def breaks(job: Job) -> Found:
+        raise OSError("no space left")
+
+    def lacks_a_program(job: Job) -> Found:
+        raise ToolMissing("it needs Chromium")
+
+    site_goals.record(folder, [AXE, hits])
+    assert check(monkeypatch, folder, lacks_a_program) == 2
+    assert len(json.loads((folder / "goals.json").read_text())) == 3
+    assert check(monkeypatch, folder, breaks) == 1
+    assert json.loads((folder / "goals.json").read_text()) == [LOSS, AXE.row("site", "cpu")]
+    board = (folder / "book/pretraining/gpt.html").read_text()
+    assert "<code>site.search_hits</code>" in board.partition("Not measured here:")[2]
+
+
+def test_the_goal_of_each_check_is_known() -> None:
+    assert set(site_goals.MEASURED) == set(site_check.NAMES) - {"keyboard"}
+    assert sorted(site_goals.MEASURED.values()) == sorted(goals_html.SITE_GOALS)
 
 
 def test_some_pages_only_record_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
