@@ -182,7 +182,7 @@ def make_notebooks(root: Path, folder: Path, revision: str) -> list[Path]:
 
     Args:
         root: The folder of ``_config.yml``.
-        folder: Where the notebooks go; other notebooks in it are removed.
+        folder: Where the notebooks go; other notebooks in its folder ``book`` are removed.
         revision: The commit that they install.
 
     Returns:
@@ -222,19 +222,17 @@ def make_notebooks(root: Path, folder: Path, revision: str) -> list[Path]:
             raise result
         if result != 0:
             raise NotebookError("no notebooks were written: see the message above")
-        return sorted(_publish(made, folder))
+        return _publish(made, folder)
 
 
-def _publish(made: Path, folder: Path) -> Iterator[Path]:
-    files = {file.relative_to(made) for file in made.rglob("*.ipynb")}
-    for old in folder.rglob("*.ipynb"):
-        if old.relative_to(folder) not in files:
+def _publish(made: Path, folder: Path) -> list[Path]:
+    files = {folder / file.relative_to(made): file for file in sorted(made.rglob("*.ipynb"))}
+    for target, file in files.items():  # written anew: it may be another file system
+        write_text_atomic(target, file.read_text(encoding="utf-8"))
+    for old in (folder / "book").rglob("*.ipynb"):
+        if old not in files:
             old.unlink()
-    for file in files:
-        target = folder / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (made / file).replace(target)
-        yield target
+    return list(files)
 
 
 def site_of(root: Path) -> str:
@@ -278,7 +276,10 @@ def site_goals(root: Path) -> list[Goal]:
 def main() -> None:
     """Run ``make notebooks``."""
     parser = argparse.ArgumentParser(description="Write each chapter as a notebook.")
-    parser.add_argument("--folder", type=Path, default=ROOT / "_build" / "notebooks")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "_build" / "notebooks",
+        help="where they go; other notebooks in its folder book are then removed",
+    )  # fmt: skip
     parser.add_argument("--revision", help="the commit to install; by default that of HEAD")
     asked = parser.parse_args()
     try:

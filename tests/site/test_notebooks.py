@@ -1,5 +1,6 @@
 """``make notebooks``: what each kind of markup becomes, and what holds for every chapter."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 pytest.importorskip("jupyter_book")
 from notebook_inline import NotebookError
-from notebooks import head_of, make_notebooks, site_goals, site_of
+from notebooks import _publish, head_of, make_notebooks, site_goals, site_of
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/somebody/some-book"
@@ -328,11 +329,32 @@ def test_packages_that_the_lock_lacks_are_named(make: Make) -> None:
 
 
 def test_notebooks_of_pages_that_are_gone_are_removed(make: Make, tmp_path: Path) -> None:
-    old = tmp_path / "made/book/old.ipynb"
-    old.parent.mkdir(parents=True)
-    old.write_text("{}")
+    old, foreign = tmp_path / "made/book/old.ipynb", tmp_path / "made/mine/own.ipynb"
+    for file in (old, foreign):
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
     make("# One\n" + CELL)
-    assert not old.exists()
+    assert not old.exists() and foreign.exists()
+
+
+def test_old_notebooks_stay_where_the_new_ones_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(self: Path, target: Path) -> Path:
+        if self.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made, folder, old = tmp_path / "new", tmp_path / "made", tmp_path / "made/book/old.ipynb"
+    for file in (made / "book/one.ipynb", old):
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", rename)
+        with pytest.raises(OSError, match="No space left on device"):
+            _publish(made, folder)
+    assert [*folder.rglob("*.ipynb")] == [old]
+    assert _publish(made, folder) == [folder / "book/one.ipynb"]
 
 
 def test_the_goal_counts_the_sound_notebooks(
