@@ -1,6 +1,7 @@
 """The first cell of a notebook: what it installs, and what it says of the machine."""
 
 import re
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ from posttrain.core.doctor import examine
 
 print(*examine(), sep="\\n")
 """
+
+
+def head_of(root: Path) -> str:
+    """Return the commit of the checkout whose top folder this is."""
+    command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        asked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        top, commit = asked.stdout.splitlines()
+        if Path(top).samefile(root):
+            return commit
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    raise NotebookError(
+        "git is missing, or this is not the top folder of a git checkout with a commit: "
+        "name the commit with --revision"
+    )
 
 
 def read_launch_table(root: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ the revision that the notebooks are made from.
 
 import argparse
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -38,7 +37,7 @@ sys.path[:0] = [
 from notebook_cells import CellWriter, Prose, is_cell, notebook_of  # noqa: E402
 from notebook_checks import check_notebooks  # noqa: E402
 from notebook_inline import NotebookError, Page  # noqa: E402
-from notebook_setup import first_cell  # noqa: E402
+from notebook_setup import first_cell, head_of  # noqa: E402
 from site_address import repository_url, site_url  # noqa: E402
 
 from posttrain.core.files import write_text_atomic  # noqa: E402
@@ -240,16 +239,6 @@ def site_of(root: Path) -> str:
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     own = (config.get("html") or {}).get("baseurl")
     return f"{(own or site_url(repository_url(root / '_config.yml'))).rstrip('/')}/"
-
-
-def head_of(root: Path) -> str:
-    """Return the commit of a checkout."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
-    if asked.returncode:
-        raise NotebookError("this is no git checkout: name the commit with --revision")
-    return asked.stdout.strip()
 
 
 def site_goals(root: Path) -> list[Goal]:

@@ -11,7 +11,7 @@ import yaml
 
 pytest.importorskip("jupyter_book")
 from notebook_inline import NotebookError
-from notebooks import _publish, head_of, make_notebooks, site_goals, site_of
+from notebooks import _publish, make_notebooks, site_goals, site_of
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/somebody/some-book"
@@ -372,11 +372,6 @@ def test_the_goal_counts_the_sound_notebooks(
     assert capsys.readouterr().out == f"book/one.ipynb: {fault}\n"
     (html / "plain.html").write_text("<p id='a-plain-page'></p>")
     assert site_goals(tmp_path)[0].passed
-
-
-def test_the_revision_is_that_of_the_checkout(tmp_path: Path) -> None:
-    with pytest.raises(NotebookError, match="no git checkout: name the commit with --revision"):
-        head_of(tmp_path)
 
 
 def test_an_address_of_its_own_goes_before_the_repositorys(tmp_path: Path) -> None:
