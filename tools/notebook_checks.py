@@ -1,10 +1,11 @@
-"""Check finished notebooks: their form, leftovers of MyST, and links into the site."""
+"""Check finished notebooks: their form, leftovers of MyST, and links."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote, urldefrag, urlsplit
 
 import nbformat
 
@@ -17,6 +18,7 @@ MYST = {
     "a page comment": re.compile(r"<!--"),
 }
 LINK = re.compile(r"\]\(([^()\s]+)\)")
+FILE = r"/(?:blob|raw)/[^/]+/([^?#]+)"
 ANCHOR = re.compile(r"""\sid=["']([^"']+)["']""")
 
 
@@ -54,26 +56,60 @@ def addresses(notebook: Any) -> list[str]:
     return [address for text in texts for address in LINK.findall(CODE.sub("", text))]
 
 
-def broken_links(notebook: Any, site: str, html: Path) -> list[str]:
-    """Return links into the site that lead nowhere.
+@dataclass(frozen=True)
+class Places:
+    """Where a notebook's links may lead.
+
+    Attributes:
+        site: Address of the site, with a slash at its end.
+        html: Folder of the built site; its pages are not looked at where it is left out.
+        repository: Address of the repository, without a slash at its end.
+        root: The repository's folder; its files are not looked at where it is left out.
+    """
+
+    site: str
+    html: Path | None = None
+    repository: str = ""
+    root: Path | None = None
+    _anchors: dict[Path, set[str]] = field(default_factory=dict, init=False, repr=False)
+
+    def has(self, address: str) -> bool:
+        """Tell whether an address leads somewhere; those elsewhere are taken to do so."""
+        if not urlsplit(address).scheme:
+            return False  # a link within the book, which a notebook has lost
+        if self.html is not None and address.startswith(self.site):
+            return self._has_page(self.html, address.removeprefix(self.site))
+        if self.root is not None and self.repository:
+            file = re.match(re.escape(self.repository) + FILE, address)
+            return file is None or self._has_file(self.root, file[1])
+        return True
+
+    def _has_page(self, html: Path, rest: str) -> bool:
+        page, anchor = urldefrag(rest)
+        file = html / unquote(page)
+        if not file.is_file():
+            return False
+        if anchor and file not in self._anchors:
+            self._anchors[file] = anchors(file)
+        return not anchor or unquote(anchor) in self._anchors[file]
+
+    @staticmethod
+    def _has_file(root: Path, path: str) -> bool:
+        file = (root / unquote(path)).resolve()
+        return file.is_file() and file.is_relative_to(root.resolve())
+
+
+def broken_links(notebook: Any, places: Places) -> list[str]:
+    """Return links that lead nowhere.
 
     Args:
         notebook: As `nbformat` has read it.
-        site: Address of the site, with a slash at its end.
-        html: Folder of the built site.
+        places: Where links may lead.
 
     Returns:
-        The addresses whose page or anchor is missing there.
+        The addresses without a scheme, and those whose page, anchor or file is missing.
     """
-    broken = []
-    for address in sorted(set(addresses(notebook))):
-        if not address.startswith(site):
-            continue
-        page, anchor = urldefrag(address.removeprefix(site))
-        file = html / unquote(page)
-        if not file.is_file() or (anchor and unquote(anchor) not in anchors(file)):
-            broken.append(address)
-    return broken
+    return [address for address in sorted(set(addresses(notebook))) if not places.has(address)]
 
 
 def anchors(file: Path) -> set[str]:
@@ -81,13 +117,12 @@ def anchors(file: Path) -> set[str]:
     return set(ANCHOR.findall(file.read_text(encoding="utf-8")))
 
 
-def check_notebooks(folder: Path, site: str, html: Path | None = None) -> dict[str, list[str]]:
+def check_notebooks(folder: Path, places: Places) -> dict[str, list[str]]:
     """Check all notebooks of a folder.
 
     Args:
         folder: What ``make notebooks`` wrote.
-        site: Address of the site, with a slash at its end.
-        html: Folder of the built site; links are not followed where it is left out.
+        places: Where links may lead.
 
     Returns:
         For each notebook, by its path in the folder, what is wrong with it.
@@ -96,7 +131,6 @@ def check_notebooks(folder: Path, site: str, html: Path | None = None) -> dict[s
     for file in sorted(folder.rglob("*.ipynb")):
         notebook = nbformat.read(file, as_version=nbformat.NO_CONVERT)
         wrong = list(problems(notebook))
-        if html is not None:
-            wrong += [f"leads nowhere: {link}" for link in broken_links(notebook, site, html)]
+        wrong += [f"leads nowhere: {link}" for link in broken_links(notebook, places)]
         found[file.relative_to(folder).as_posix()] = wrong
     return found

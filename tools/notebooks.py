@@ -35,7 +35,7 @@ sys.path[:0] = [
 ]
 
 from notebook_cells import CellWriter, Prose, is_cell, notebook_of  # noqa: E402
-from notebook_checks import check_notebooks  # noqa: E402
+from notebook_checks import Places, check_notebooks  # noqa: E402
 from notebook_inline import NotebookError, Page  # noqa: E402
 from notebook_setup import first_cell, head_of  # noqa: E402
 from site_address import repository_url, site_url  # noqa: E402
@@ -252,7 +252,8 @@ def site_goals(root: Path) -> list[Goal]:
     """
     folder, html = root / "_build" / "notebooks", root / "_build" / "html"
     make_notebooks(root, folder, head_of(root))
-    found = check_notebooks(folder, site_of(root), html)
+    repository = repository_url(root / "_config.yml")
+    found = check_notebooks(folder, Places(site_of(root), html, repository, root))
     for name, faults in found.items():
         for fault in faults:
             print(f"{name}: {fault}")

@@ -5,8 +5,9 @@ from typing import Any
 
 import nbformat
 import pytest
-from notebook_checks import broken_links, check_notebooks, problems
+from notebook_checks import Places, broken_links, check_notebooks, problems
 
+REPOSITORY = "https://github.com/somebody/some-book"
 SITE = "https://somebody.github.io/some-book/"
 
 
@@ -61,12 +62,52 @@ def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     page.write_text('<p id="here">x</p>')
     good = f"[a]({SITE}book/one.html) [b]({SITE}book/one.html#here) [c](https://example.com/d)"
     bad = f"[a]({SITE}book/two.html) [b]({SITE}book/one.html#there) `[c]({SITE}x.html)`"
-    found = broken_links(notebook(good, bad), SITE, tmp_path)
+    found = broken_links(notebook(good, bad), Places(SITE, tmp_path))
     assert found == [f"{SITE}book/one.html#there", f"{SITE}book/two.html"]
     folder = tmp_path / "notebooks" / "book"
     folder.mkdir(parents=True)
     nbformat.write(notebook(bad), folder / "one.ipynb")
-    assert check_notebooks(tmp_path / "notebooks", SITE) == {"book/one.ipynb": []}
-    assert check_notebooks(tmp_path / "notebooks", SITE, tmp_path) == {
+    assert check_notebooks(tmp_path / "notebooks", Places(SITE)) == {"book/one.ipynb": []}
+    assert check_notebooks(tmp_path / "notebooks", Places(SITE, tmp_path)) == {
         "book/one.ipynb": [f"leads nowhere: {link}" for link in found]
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "sound"),
+    [
+        ("../lora.md", False),
+        ("#a-section", False),
+        ("//example.com/x", False),
+        ("https://example.com/x", True),
+        ("mailto:a@example.com", True),
+        (f"{REPOSITORY}/blob/0123abc/code/thing%20two.py#L1-L2", True),
+        (f"{REPOSITORY}/raw/main/code/gone.png", False),
+        (f"{REPOSITORY}/blob/main/../beside.py", False),
+        (f"{REPOSITORY}/issues", True),
+    ],
+)
+def test_leftover_addresses_and_files_that_are_gone(
+    tmp_path: Path, address: str, sound: bool
+) -> None:
+    (tmp_path / "beside.py").write_text("")
+    root = tmp_path / "root"
+    (root / "code").mkdir(parents=True)
+    (root / "code" / "thing two.py").write_text("")
+    places = Places(SITE, None, REPOSITORY, root)
+    found = broken_links(notebook(f"[x]({address})"), places)
+    assert found == ([] if sound else [address])
+
+
+def test_each_page_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.html").write_text('<p id="a">x</p><p id="b">y</p>')
+    read: list[Path] = []
+
+    def anchors(file: Path) -> set[str]:
+        read.append(file)
+        return {"a", "b"}
+
+    monkeypatch.setattr("notebook_checks.anchors", anchors)
+    text = f"[a]({SITE}one.html#a) [b]({SITE}one.html#b)"
+    assert broken_links(notebook(text), Places(SITE, tmp_path)) == []
+    assert len(read) == 1

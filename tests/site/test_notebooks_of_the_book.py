@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 pytest.importorskip("jupyter_book")
-from notebook_checks import check_notebooks
+from notebook_checks import Places, check_notebooks
 from notebook_setup import pinned, read_launch_table, requirements_of
 from notebooks import make_notebooks, site_of
+from site_address import repository_url
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ROOT / "code"
@@ -55,7 +56,8 @@ def read(file: Path) -> Any:
 
 
 def test_every_page_with_code_has_a_sound_notebook(folder: Path) -> None:
-    found = check_notebooks(folder, site_of(ROOT))
+    repository = repository_url(ROOT / "_config.yml")
+    found = check_notebooks(folder, Places(site_of(ROOT), None, repository, ROOT))
     assert sorted(found) == sorted(f"{page}.ipynb" for page in pages_with_code())
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
