@@ -152,7 +152,7 @@ def answers_of(
     return Answers(rows, json.loads((artifact.folder / "texts.json").read_text("utf-8")))
 
 
-def losses_elsewhere(run: SFTRun | None, count: int = 16) -> dict[str, list[float]]:
+def losses_elsewhere(run: SFTRun | None, count: int = 12) -> dict[str, list[float]]:
     """Measure a model on text and conversations that it was not tuned on.
 
     Args:
