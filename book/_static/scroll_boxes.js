@@ -13,7 +13,8 @@
     const scroller = box.matches("div.math") ? box.querySelector("mjx-container") : box;
     if (!scroller) return [];
     const wide = scroller.scrollWidth > scroller.clientWidth + 1;
-    const scrolls = wide && /auto|scroll/.test(getComputedStyle(scroller).overflowX);
+    const may = box.matches("span.math") || /auto|scroll/.test(getComputedStyle(scroller).overflowX);
+    const scrolls = wide && may;
     if (scrolls === "scrolls" in scroller.dataset) return [];
     const kind = Object.keys(KINDS).find((selector) => box.matches(selector));
     return [[scroller, scrolls ? `${KINDS[kind]}, scrolls sideways` : null]];

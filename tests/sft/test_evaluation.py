@@ -245,8 +245,10 @@ def test_accuracy_is_the_share_of_right_first_lines(monkeypatch: pytest.MonkeyPa
         *,
         shared: int,
         stop: tuple[str, str],
+        max_new_tokens: int,
     ) -> list[str]:
         asked.extend(conversations)
+        assert max_new_tokens >= 18  # the longest first line of the data set
         assert shared == 1 and stop == ("<|im_end|>", "Ċ")
         return ["Answer: 7", "7", "Answer: 7", "answer: 7", "Answer: 8"]
 
