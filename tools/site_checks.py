@@ -185,13 +185,8 @@ def check_lighthouse(job: Job) -> Found:
     """Rate the first page and the longest chapter."""
     program = site_lighthouse.install(job.build)
     found, scores = Found(), []
-    speed, slowdown = site_lighthouse.measure_machine(program, job.server.url(HOME))
-    found.notes.append(
-        f"Lighthouse takes the phone to be {slowdown} times slower than this machine, whose "
-        f"benchmark index is {speed:.0f}."
-    )
     for page in tqdm([HOME, longest_chapter(job.site)], desc="lighthouse", unit="page"):
-        rated = site_lighthouse.rate(program, page, job.server.url(page), slowdown)
+        rated = site_lighthouse.rate(program, page, job.server.url(page))
         scores.append(rated)
         found.faults += rated.faults()
         points = ", ".join(f"{name} {value}" for name, value in rated.points.items())
@@ -200,8 +195,9 @@ def check_lighthouse(job: Job) -> Found:
     lowest = min(rated.lowest for rated in scores)
     found.notes.append(site_lighthouse.NOISE)
     text = (
-        "lowest Lighthouse score of the first page and the longest chapter, on a phone, "
-        f"median of {site_lighthouse.RUNS} runs"
+        "lowest Lighthouse score of the first page and the longest chapter, on a phone "
+        f"{site_lighthouse.SLOWDOWN} times slower than this machine, median of "
+        f"{site_lighthouse.RUNS} runs"
     )
     n = sum(len(rated.points) for rated in scores)
     wanted = site_lighthouse.WANTED

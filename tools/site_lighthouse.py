@@ -29,9 +29,7 @@ NO_NETWORK = re.compile(r"EAI_AGAIN|ENOTFOUND|ECONN|ETIMEDOUT|\bnetwork\b")
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
 WANTED = 95
 RUNS = 3  # of which the median counts, as the speed differs from run to run
-# How much slower the phone is than this machine, by Lighthouse's benchmark of the machine: its
-# documentation's table (docs/throttling.md) for a mid-range phone.
-SLOWDOWN = {1500: 4, 800: 2, 0: 1}
+SLOWDOWN = 4  # how much slower the phone is than this machine: Lighthouse's own default
 NOISE = (
     "Lighthouse's performance depends on the machine and on what else it does; on two cores it "
     f"moves by several points, so each page is rated {RUNS} times and the median counts."
@@ -108,29 +106,13 @@ def install(build: Path) -> Path:
     return program
 
 
-def measure_machine(program: Path, url: str) -> tuple[float, int]:
-    """Let Lighthouse say how quick this machine is now.
-
-    Args:
-        program: What `install` returned.
-        url: A page that is served.
-
-    Returns:
-        Its benchmark index, and how many times slower the phone is.
-    """
-    report = _run_or_again(program, url, "--only-categories=seo")
-    speed = float(report["environment"]["benchmarkIndex"])
-    return speed, next(times for least, times in SLOWDOWN.items() if speed >= least)
-
-
-def rate(program: Path, page: str, url: str, slowdown: int = 4) -> Scores:
+def rate(program: Path, page: str, url: str) -> Scores:
     """Rate a page `RUNS` times.
 
     Args:
         program: What `install` returned.
         page: The page's path below the site's folder.
         url: Where it is served.
-        slowdown: How many times slower the phone is than this machine.
 
     Returns:
         The scores of the run with the median performance; of every other category, the median.
@@ -141,7 +123,7 @@ def rate(program: Path, page: str, url: str, slowdown: int = 4) -> Scores:
     """
     options = (
         f"--only-categories={','.join(CATEGORIES)}",
-        f"--throttling.cpuSlowdownMultiplier={slowdown}",
+        f"--throttling.cpuSlowdownMultiplier={SLOWDOWN}",
     )
     rated = [read_report(page, _run_or_again(program, url, *options)) for _ in range(RUNS)]
     rated.sort(key=lambda scores: scores.points["performance"])

@@ -79,9 +79,9 @@ def test_only_a_build_of_torch_that_needs_options_is_brought_along(
 ) -> None:
     monkeypatch.setenv("TORCH", "torch==1")
     assert brought_along() == ["ipykernel"]
-    monkeypatch.setenv("TORCH", "torch==1 --index-url 'https://example.org/a b'")
+    monkeypatch.setenv("TORCH", "torch==1 --find-links 'https://example.org/a b'")
     assert brought_along() == [
-        "ipykernel", "torch==1", "--index-url", "https://example.org/a b"
+        "ipykernel", "torch==1", "--find-links", "https://example.org/a b"
     ]  # fmt: skip
 
 
