@@ -76,6 +76,19 @@ def test_stop_tokens_end_rows(model: GPT) -> None:
     assert 0 < completions.stopped.sum() and lengths.unique().numel() > 3
 
 
+def test_stopped_rows_leave_the_batch_an_eighth_at_a_time(model: GPT) -> None:
+    params = SamplingParams(max_new_tokens=20, num_generations=8, stop_token_ids=(4, 6))
+    sizes: list[int] = []
+    hook = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    completions = generate(model, PROMPTS, params, seed=3)
+    hook.remove()
+    lengths = completions.completion_mask.sum(dim=-1)
+    assert sizes[0] == len(PROMPTS)  # the prompts, once each
+    going = [int((lengths > t).sum()) for t in range(1, len(sizes))]
+    assert all(7 / 8 * size < rows <= size for rows, size in zip(going, sizes[1:], strict=True))
+    assert going != sizes[1:]  # cutting waits: it copies the cache
+
+
 def test_what_a_row_draws_does_not_depend_on_when_others_stop(model: GPT) -> None:
     free = generate(
         model, PROMPTS, SamplingParams(max_new_tokens=20, num_generations=4), seed=5
