@@ -1,9 +1,10 @@
-"""Sphinx extension: the goals that the chapters' cells checked, shown and published.
+"""Sphinx extension: goals and claims that the chapters' cells checked, shown and published.
 
-Kernels inherit ``POSTTRAIN_GOALS``, a folder of this build, and `check_goals` writes there. Two
-directives mark a place for the rows, ``{scoreboard}`` and ``{goal-totals}``; the places are
-filled when pages are written, which is after all of them were executed. A finished HTML build
-holds the rows in ``goals.json``.
+Kernels inherit ``POSTTRAIN_GOALS``, a folder of this build; `check_goals` and `Claims` write
+there. Two directives mark a place for the rows, ``{scoreboard}`` and ``{goal-totals}``, and the
+role ``{claim}`` stands in a sentence that a claim or a goal of its page makes true. The places
+are filled when pages are written, which is after all of them were executed. A finished HTML
+build holds the rows in ``goals.json``.
 """
 
 import os
@@ -21,19 +22,23 @@ from goals_html import (
     SITE,
     STAGES,
     in_order,
+    mark_html,
     marked,
     stage_html,
     totals_html,
 )
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from posttrain.core.claims import broken_text, claim_id
 from posttrain.core.files import write_json_atomic
 from posttrain.core.goals import collect_goals, goals_file
 from posttrain.core.goals_table import GoalRow, GoalsTable
 
 BOOK = "book/"
+logger = logging.getLogger(__name__)
 
 
 class ScoreboardPlace(nodes.General, nodes.Element):
@@ -44,8 +49,22 @@ class TotalsPlace(nodes.General, nodes.Element):
     """Stands for the one-line summary until all pages were executed."""
 
 
+class ClaimPlace(nodes.Inline, nodes.Element):
+    """Stands in a sentence until the page was executed."""
+
+
+class ClaimRole(SphinxRole):
+    """``{claim}``: the sentence rests on this claim of its page, or on this goal."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Mark the place."""
+        name = self.text.strip()
+        full = name if "." in name else claim_id(self.env.docname.removeprefix(BOOK), name)
+        return [ClaimPlace(claim=full, line=self.lineno)], []
+
+
 class Scoreboard(SphinxDirective):
-    """``{scoreboard}``: all goals, a table for each stage."""
+    """``{scoreboard}``: all goals and claims, two tables for each stage."""
 
     def run(self) -> list[nodes.Node]:
         """Mark the place, and the page as one that shows goals."""
@@ -97,6 +116,7 @@ def rows_by_stage(app: Sphinx) -> list[GoalRow]:
 def fill_places(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Replace the places of one page by what the rows say."""
     html = app.builder.format == "html"
+    fill_claims(app, doctree, docname)
     for board in list(doctree.findall(ScoreboardPlace)):
         rows = rows_by_stage(app)
         board.replace_self(list(_scoreboard(app, docname, rows)) if html else _plain(rows))
@@ -106,6 +126,30 @@ def fill_places(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             totals.replace_self(nodes.raw("", marked("totals", text), format="html"))
         else:
             totals.replace_self(nodes.paragraph("", re.sub("<[^>]*>", "", text)))
+
+
+def fill_claims(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Say beside each sentence whose claim does not hold what was measured instead.
+
+    A name that no cell registered is a warning, unless the page checked nothing at all: then it
+    was not executed.
+    """
+    places = list(doctree.findall(ClaimPlace))
+    if not places:
+        return
+    rows = {row["id"]: row for row in rows_by_stage(app)}
+    executed = any(row["chapter"] == docname.removeprefix(BOOK) for row in rows.values())
+    for place in places:
+        row = rows.get(place["claim"])
+        if row is None and executed:
+            sentence = f"no cell of this page checked the claim {place['claim']}"
+            logger.warning(sentence, location=(docname, place["line"]))
+        if row is None:
+            place.parent.remove(place)
+        elif app.builder.format == "html":
+            place.replace_self(nodes.raw("", mark_html(row), format="html"))
+        else:
+            place.replace_self(nodes.Text("" if row["passed"] else f"[{broken_text(row)}]"))
 
 
 def publish(app: Sphinx, exception: Exception | None) -> None:
@@ -154,6 +198,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives and the steps of a build."""
     app.add_node(ScoreboardPlace)
     app.add_node(TotalsPlace)
+    app.add_node(ClaimPlace)
+    app.add_role("claim", ClaimRole())
     app.add_directive("scoreboard", Scoreboard)
     app.add_directive("goal-totals", GoalTotals)
     app.connect("builder-inited", give_kernels_a_folder)

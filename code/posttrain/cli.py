@@ -115,10 +115,11 @@ def goals(
         Path | None,
         typer.Option(help="A goals.json, or a folder of them; by default POSTTRAIN_GOALS."),
     ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
 ) -> None:
-    """Print the goals that the chapters asserted; exit with 1 if any is not met."""
+    """Print the goals and claims that the chapters checked; exit with 1 if one fails."""
     from posttrain.core.goals import collect_goals
-    from posttrain.core.goals_table import GoalsTable
+    from posttrain.core.goals_table import GoalsTable, failure_text, is_accepted
     from posttrain.core.paths import goals_folder
 
     if path is not None and not path.exists():
@@ -126,14 +127,21 @@ def goals(
     rows = _read_goals(path) if path and path.is_file() else collect_goals(path)
     if not rows:
         typer.echo(f"No goals in {path or goals_folder()} yet: build the book (make book).")
-    for chapter in dict.fromkeys(row["chapter"] for row in rows):
+        return
+    for chapter in dict.fromkeys(row["chapter"] for row in rows if not failed):
         typer.echo(f"{chapter}")
         typer.echo(f"{GoalsTable([row for row in rows if row['chapter'] == chapter])}\n")
-    failed = [row["id"] for row in rows if not row["passed"]]
-    if rows:
-        typer.echo(f"{len(rows) - len(failed)} of {len(rows)} goals met")
-    if failed:
-        typer.echo(f"not met: {', '.join(failed)}", err=True)
+    for kind, verb in (("goal", "met"), ("claim", "hold")):
+        those = [row for row in rows if row["kind"] == kind]
+        good = sum(row["passed"] for row in those)
+        if those:
+            typer.echo(f"{good} of {len(those)} {kind}s {verb}")
+    for row in (row for row in rows if not row["passed"] and is_accepted(row)):
+        typer.echo(f"missed aim, known: {failure_text(row)}")
+    broken = [row for row in rows if not is_accepted(row)]
+    for row in broken:
+        typer.echo(f"failed: {failure_text(row)}", err=True)
+    if broken:
         raise typer.Exit(1)
 
 

@@ -14,7 +14,7 @@ from posttrain.cli import app
 from posttrain.core import doctor
 from posttrain.core.artifacts import get_or_build
 from posttrain.core.doctor import PRESETS, Resources, obstacles
-from posttrain.core.errors import GoalsNotMet, PosttrainError
+from posttrain.core.errors import PosttrainError, TrainingDiverged
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -26,6 +26,7 @@ def run(*arguments: str):
 def row(name: str, passed: bool, chapter: str = "pretraining/gpt") -> dict:
     return {
         "id": f"pretraining.{name}",
+        "kind": "goal",
         "stage": "pretraining",
         "chapter": chapter,
         "goal": f"the goal {name}",
@@ -34,6 +35,7 @@ def row(name: str, passed: bool, chapter: str = "pretraining/gpt") -> dict:
         "n": 3,
         "threshold": "<= 1.75",
         "passed": passed,
+        "attempts": [],
         "preset": "cpu",
     }
 
@@ -104,7 +106,22 @@ def test_goals_that_are_not_met_exit_with_1_and_are_named(tmp_path: Path):
         result = run("goals", "--path", str(path))
         assert result.exit_code == 1
         assert "1 of 2 goals met" in result.output
-        assert result.stderr == "not met: pretraining.b\n"
+        assert result.stderr == (
+            "failed: x/y: pretraining.b: the goal b: measured 1.5, n = 3, wanted ≤ 1.75\n"
+        )
+
+
+def test_only_what_failed_is_printed_and_a_missed_aim_is_no_failure(tmp_path: Path):
+    claim = row("c", False) | {"kind": "claim"}
+    aim = row("d", False) | {"attempts": ["One.", "Two.", "Three."]}
+    file = write_goals(tmp_path / "goals.json", row("a", True), claim, aim)
+    result = run("goals", "--path", str(file), "--failed")
+    assert result.exit_code == 1 and "the goal a" not in result.output
+    assert "1 of 2 goals met\n0 of 1 claims hold\n" in result.output
+    assert "missed aim, known: pretraining/gpt: pretraining.d" in result.output
+    assert result.stderr.startswith("failed: pretraining/gpt: pretraining.c: ")
+    write_goals(file, row("a", True), aim)
+    assert run("goals", "--path", str(file), "--failed").exit_code == 0
 
 
 def test_no_goals_yet():
@@ -164,7 +181,11 @@ def test_sft_hands_on_its_options_and_prints_the_metrics(monkeypatch, tmp_path: 
 
 @pytest.mark.parametrize(
     "error",
-    [PosttrainError("no such\npreset"), ValueError("no such preset"), GoalsNotMet("no")],
+    [
+        PosttrainError("no such\npreset"),
+        ValueError("no such preset"),
+        TrainingDiverged(3, "no"),
+    ],
 )
 def test_errors_on_purpose_are_one_line_and_code_2(pretrain, error: Exception):
     def command(*arguments):

@@ -11,6 +11,7 @@ from posttrain.core.stats import (
     mcnemar_exact,
     mean_interval,
     paired_bootstrap,
+    share_difference,
     wilson_interval,
 )
 
@@ -218,3 +219,19 @@ def test_mcnemar_refuses(a: list[float], b: list[float], says: str) -> None:
 def test_estimates_read_as_text() -> None:
     assert str(Estimate(0.5, 0.25, 0.75, 12)) == "0.5 [0.25, 0.75], n = 12"
     assert str(paired_bootstrap([0, 1], [0, 1])) == "0 [0, 0], n = 2, p = 1"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((3, 40), (20, 40)), ((0, 10), (0, 25)), ((9, 9), (1, 7))]
+)
+def test_share_difference_is_newcombes(a: tuple[int, int], b: tuple[int, int]) -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    ours = share_difference(wilson_interval(*a), wilson_interval(*b))
+    low, high = proportion.confint_proportions_2indep(*b, *a, method="newcomb")
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=1e-12)
+    assert ours.value == pytest.approx(b[0] / b[1] - a[0] / a[1]) and ours.n == a[1] + b[1]
+
+
+def test_share_difference_wants_shares() -> None:
+    with pytest.raises(ValueError, match=r"b is .*, not a share: give two of wilson_interval"):
+        share_difference(wilson_interval(1, 2), Estimate(1.5, 1.2, 1.9, 3))

@@ -32,7 +32,3 @@ class TrainingDiverged(PosttrainError):
     def __reduce__(self) -> tuple[type["TrainingDiverged"], tuple[int, str]]:
         """Pickle by the two arguments, so that worker processes can raise it."""
         return type(self), (self.step, self.cause)
-
-
-class GoalsNotMet(PosttrainError, AssertionError):
-    """At least one of a chapter's goals failed: the page's claim is not true."""

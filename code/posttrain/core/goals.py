@@ -1,4 +1,4 @@
-"""Goals: what a chapter claims, measured and asserted in its last cell.
+"""Goals: what a chapter promises, measured and compared in its last cell.
 
 ::
 
@@ -7,8 +7,9 @@
         chapter="pretraining/training_dynamics",
     )
 
-A false claim raises `GoalsNotMet` and stops the build. The rows go into one file per chapter,
-which the site's scoreboard and ``posttrain goals`` read.
+A goal that is not met raises nothing: its row says so in the table, the page and the site's
+scoreboard mark it, and ``make book`` ends with exit status 1 when the site is written. The rows
+go into one file per chapter, beside those of its claims (see `posttrain.core.claims`).
 
 Chapter: start/how_this_book_works.
 """
@@ -22,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.core.errors import GoalsNotMet
 from posttrain.core.files import write_json_atomic
-from posttrain.core.goals_table import GoalRow, GoalsTable, measured_text, wanted_text
+from posttrain.core.goals_table import GoalRow, GoalsTable, Kind
 from posttrain.core.paths import goals_folder
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -36,6 +36,8 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 GOAL_ID = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 CHAPTER = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)*")
+ATTEMPTS = 3
+"""How many documented attempts turn a goal that is not met into a missed aim."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Goal:
         op: One of ``<``, ``<=``, ``>``, ``>=``, ``==``.
         n: How many items or seeds were measured, where there is such a number.
         ci: 95 % interval of the value, (low, high), where there is one.
+        attempts: What was tried in vain, a sentence each. At least three make a goal that is
+            not met a *missed aim*: it stays red, and the build passes all the same.
     """
 
     id: str
@@ -61,6 +65,7 @@ class Goal:
     op: str
     n: int | None = None
     ci: tuple[float, float] | None = None
+    attempts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not GOAL_ID.fullmatch(self.id):
@@ -88,6 +93,13 @@ class Goal:
             if low > high:
                 raise ValueError(f"{self.id}: the interval ({low}, {high}) is reversed")
             object.__setattr__(self, "ci", (low, high))
+        attempts = tuple(text.strip() for text in self.attempts)
+        if attempts and (len(attempts) < ATTEMPTS or not all(attempts)):
+            raise ValueError(
+                f"{self.id}: a missed aim documents at least {ATTEMPTS} attempts, a sentence "
+                f"each; {sum(map(bool, attempts))} given"
+            )
+        object.__setattr__(self, "attempts", attempts)
 
     @property
     def passed(self) -> bool:
@@ -107,6 +119,7 @@ class Goal:
         finite_ci = self.ci is not None and all(math.isfinite(bound) for bound in self.ci)
         return GoalRow(
             id=self.id,
+            kind="goal",
             stage=self.id.split(".")[0],
             chapter=chapter,
             goal=self.goal,
@@ -115,6 +128,7 @@ class Goal:
             n=None if self.n is None else int(self.n),
             threshold=f"{self.op} {self.threshold!r}",
             passed=self.passed,
+            attempts=list(self.attempts),
             preset=preset,
         )
 
@@ -131,7 +145,7 @@ def _plain_number(value: Any, goal_id: str, what: str) -> float | bool:
 
 
 def check_goals(goals: Iterable[Goal], *, chapter: str, preset: str = "cpu") -> GoalsTable:
-    """Store a chapter's goals and insist that all of them are met.
+    """Compare a chapter's goals with what was measured, and store the outcome.
 
     Call it once per chapter: the rows replace those of an earlier call.
 
@@ -141,32 +155,40 @@ def check_goals(goals: Iterable[Goal], *, chapter: str, preset: str = "cpu") -> 
         preset: The preset that the values were measured with.
 
     Returns:
-        The table, for the notebook to show.
+        The table, for the notebook to show; goals that are not met are marked in it.
 
     Raises:
         ValueError: If there are no goals, an id occurs twice, or the chapter is malformed.
-        GoalsNotMet: If a goal failed. The rows are stored and the table is shown before.
     """
     goals = list(goals)
     if not goals:
         raise ValueError(f"{chapter}: the list of goals is empty: give at least one Goal")
-    file = goals_file(chapter)
     ids = [goal.id for goal in goals]
     twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:
         raise ValueError(f"{chapter}: these ids occur twice, name one anew: {', '.join(twice)}")
     rows = [goal.row(chapter, preset) for goal in goals]
-    write_json_atomic(file, rows)
-    table = GoalsTable(rows)
-    failed = [row for row in rows if not row["passed"]]
-    if failed:
-        _display(table)
-        misses = "; ".join(
-            f"{row['id']} (measured {measured_text(row)}, wanted {wanted_text(row)})"
-            for row in failed
-        )
-        raise GoalsNotMet(f"{chapter}: {len(failed)} of {len(rows)} goals not met: {misses}")
-    return table
+    kept = [row for row in rows_of(chapter) if row["kind"] != "goal"]
+    write_json_atomic(goals_file(chapter), [*rows, *kept])
+    return GoalsTable(rows)
+
+
+def rows_of(chapter: str, kind: Kind | None = None) -> list[GoalRow]:
+    """Read the rows that a chapter has stored.
+
+    Args:
+        chapter: The chapter's path below ``book/``, such as ``pretraining/attention``.
+        kind: Only its goals or only its claims; by default both.
+
+    Returns:
+        Goals first, then claims in the order of the text; none where nothing was stored.
+
+    Raises:
+        ValueError: If the chapter is malformed, or its file holds no rows.
+    """  # noqa: DOC502
+    file = goals_file(chapter)
+    rows = _read_rows(file) if file.is_file() else []
+    return [row for row in rows if kind is None or row["kind"] == kind]
 
 
 def goals_file(chapter: str, folder: Path | None = None) -> Path:
@@ -192,7 +214,7 @@ def goals_file(chapter: str, folder: Path | None = None) -> Path:
 
 
 def collect_goals(folder: Path | None = None) -> list[GoalRow]:
-    """Read the rows of all chapters.
+    """Read the rows of all chapters, goals and claims.
 
     Args:
         folder: Where the chapters' files lie; by default `posttrain.core.paths.goals_folder`.
@@ -210,7 +232,7 @@ def collect_goals(folder: Path | None = None) -> list[GoalRow]:
         for row in _read_rows(path):
             if row["id"] in seen:
                 raise ValueError(
-                    f"{seen[row['id']]} and {path} both hold the goal {row['id']}: "
+                    f"{seen[row['id']]} and {path} both hold {row['id']}: "
                     "rename one, or remove the file of a chapter that is no more"
                 )
             seen[row["id"]] = path
@@ -227,12 +249,3 @@ def _read_rows(path: Path) -> list[GoalRow]:
     except (ValueError, AttributeError):
         pass
     raise ValueError(f"{path} holds no goals: remove it and run its chapter again")
-
-
-def _display(table: GoalsTable) -> None:
-    try:
-        from IPython.display import display
-    except ImportError:
-        print(table)
-    else:
-        display(table)

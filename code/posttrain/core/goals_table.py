@@ -1,4 +1,4 @@
-"""Goals as a table: for a notebook, for a terminal, for the scoreboard.
+"""Goals and claims as a table: for a notebook, for a terminal, for the scoreboard.
 
 Chapter: start/how_this_book_works.
 """
@@ -6,17 +6,20 @@ Chapter: start/how_this_book_works.
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 SIGNS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥", "==": "="}
 NO_BREAK = "\u00a0"  # a space where a line must not end
 HEADER = ("goal", "measured", "wanted", "result")
 
+Kind = Literal["goal", "claim"]
+
 
 class GoalRow(TypedDict):
-    """One goal as it is stored; ``ci`` is [low, high], and not-finite numbers are None."""
+    """One goal or claim as it is stored; ``ci`` is [low, high], not-finite numbers are None."""
 
     id: str
+    kind: Kind
     stage: str
     chapter: str
     goal: str
@@ -25,6 +28,7 @@ class GoalRow(TypedDict):
     n: int | None
     threshold: str
     passed: bool
+    attempts: list[str]
     preset: str
 
 
@@ -47,7 +51,7 @@ class GoalsTable:
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{name}</th>' for name in HEADER)
-        body = ""
+        body, notes = "", "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
         for row, cells in zip(self.rows, self.cells(), strict=True):
             text = [html.escape(cell) for cell in cells]
             look = "pt-met" if row["passed"] else "pt-missed"
@@ -55,19 +59,28 @@ class GoalsTable:
             body += "<tr>" + "".join(f"<td>{cell}</td>" for cell in text) + "</tr>"
         return (
             '<div class="pt-goals" style="overflow-x:auto"><table class="table">'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}</div>"
         )
 
     def _repr_markdown_(self) -> str:
         lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
         for cells in self.cells():
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        return "\n".join(lines)
+        return "\n".join(lines) + "".join(f"\n\n{note}" for note in self.notes())
 
     def __repr__(self) -> str:
         table = [HEADER, *self.cells()]
         widths = [max(len(line[k]) for line in table) for k in range(len(HEADER))]
-        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+        return "\n".join([*lines, *self.notes()])
+
+    def notes(self) -> list[str]:
+        """Return what stands below the table: what was tried for each missed aim."""
+        return [
+            f"Missed aim {row['id']}; tried: {' '.join(row['attempts'])}"
+            for row in self.rows
+            if row["attempts"] and not row["passed"]
+        ]
 
 
 def _number(value: float | bool | None, digits: int = 4) -> str:
@@ -116,15 +129,39 @@ def wanted_text(row: GoalRow) -> str:
 
 
 def result_text(row: GoalRow) -> str:
-    """Write whether a row's goal is met, as a symbol and words.
+    """Write whether a row's goal is met, or its claim holds, as a symbol and words.
 
     Args:
-        row: A goal's row.
+        row: A row.
 
     Returns:
-        ``✓ met`` or ``✗ not met``.
+        ``✓ met`` or ``✗ not met``, for a missed aim ``✗ missed aim``; for a claim ``✓ holds``
+        or ``✗ does not hold``.
     """
-    return "✓ met" if row["passed"] else "✗ not met"
+    if row["kind"] == "claim":
+        return "✓ holds" if row["passed"] else "✗ does not hold"
+    if row["passed"]:
+        return "✓ met"
+    return "✗ missed aim" if row["attempts"] else "✗ not met"
+
+
+def is_accepted(row: GoalRow) -> bool:
+    """Say whether a build may pass with this row: it passed, or it is a missed aim."""
+    return row["passed"] or bool(row["attempts"])
+
+
+def failure_text(row: GoalRow) -> str:
+    """Write one line on a goal or claim that failed.
+
+    Args:
+        row: The row.
+
+    Returns:
+        Such as ``sft/lora: sft.memory: ratio of bytes: measured 3, wanted < 2``.
+    """
+    measured = measured_text(row).replace(NO_BREAK, " ")
+    name = f"{row['chapter']}: {row['id']}: {row['goal']}"
+    return f"{name}: measured {measured}, wanted {wanted_text(row)}"
 
 
 def _threshold(row: GoalRow) -> float | bool:

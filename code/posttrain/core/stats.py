@@ -2,11 +2,12 @@
 
 Which one when: a share of n items, `wilson_interval`; the same items under two models,
 `mcnemar_exact` if each answer is right or wrong, `paired_bootstrap` if it has a score; a few
-seeds of one experiment, `mean_interval`.
+seeds of one experiment, `mean_interval`; two shares of different items, `share_difference`.
 
 Chapter: sft/fine_tuning.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -107,6 +108,31 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Estimat
     test = scipy.stats.binomtest(int(successes), int(n))
     low, high = test.proportion_ci(confidence_level=confidence, method="wilson")
     return Estimate(successes / n, float(low), float(high), int(n))
+
+
+def share_difference(a: Estimate, b: Estimate) -> Estimate:
+    """Return the difference of two shares of different items, with Newcombe's interval.
+
+    The interval is made of the two Wilson intervals (Newcombe, 1998, method 10). Where both
+    shares are of the *same* items, use a paired test instead.
+
+    Args:
+        a: The baseline's share, from `wilson_interval`.
+        b: The other share, at the same confidence.
+
+    Returns:
+        ``b - a`` with its interval; ``n`` counts the items of both.
+
+    Raises:
+        ValueError: If one of them is not a share.
+    """
+    for name, share in (("a", a), ("b", b)):
+        if not 0 <= share.low <= share.value <= share.high <= 1:
+            raise ValueError(f"{name} is {share}, not a share: give two of wilson_interval")
+    value = b.value - a.value
+    down = math.hypot(b.value - b.low, a.high - a.value)
+    up = math.hypot(b.high - b.value, a.value - a.low)
+    return Estimate(value, value - down, value + up, a.n + b.n)
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
