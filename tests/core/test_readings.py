@@ -2,7 +2,7 @@
 
 import pytest
 
-from posttrain.core.readings import listed, reading, sort_by_reading
+from posttrain.core.readings import difference, listed, reading, sort_by_reading
 from posttrain.core.stats import Estimate, mean_interval, paired_bootstrap
 
 
@@ -62,3 +62,21 @@ def test_names_are_sorted_by_what_their_intervals_show() -> None:
 )
 def test_lists(names: list[str], text: str) -> None:
     assert listed(names) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.45, 0.59, "0.52 nats higher (0.45 to 0.59, 5 seeds)"),
+        (-0.59, -0.45, "0.52 nats lower (0.45 to 0.59, 5 seeds)"),
+        (-0.02, 0.11, "with no difference that 5 seeds can show (−0.02 to 0.11 nats)"),
+    ],
+)
+def test_a_difference_in_words(low: float, high: float, text: str) -> None:
+    assert difference(estimate(low, high)) == text
+
+
+def test_a_difference_of_other_things() -> None:
+    found = estimate(0.1, 0.3)
+    text = difference(found, above="more", below="less", unit="points", of="runs", digits=1)
+    assert text == "0.2 points more (0.1 to 0.3, 5 runs)"

@@ -48,6 +48,42 @@ def reading(
     return unclear.format(n=found.n, of=of)
 
 
+def difference(
+    found: Estimate,
+    *,
+    above: str = "higher",
+    below: str = "lower",
+    unit: str = "nats",
+    of: str = "seeds",
+    digits: int = 2,
+) -> str:
+    """Write a difference with its direction, interval and n, ready for a sentence.
+
+    Args:
+        found: The estimate of a difference.
+        above: The word for a positive difference.
+        below: The word for a negative one; the numbers are then given without their sign.
+        unit: The unit of the difference.
+        of: What the n items are.
+        digits: How many digits after the point.
+
+    Returns:
+        Such as ``0.52 nats higher (0.45 to 0.59, 3 seeds)``; where the interval holds zero,
+        ``with no difference that 3 seeds can show (-0.02 to 0.11 nats)``.
+    """
+
+    def number(value: float) -> str:
+        return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+    ends = [found.low, found.high]
+    word = reading(found, above=above, below=below, of=of)
+    if word not in (above, below):
+        return f"with {word} ({number(ends[0])} to {number(ends[1])} {unit})"
+    low, high = sorted(abs(end) for end in ends)
+    size = f"{number(abs(found.value))} {unit} {word}"
+    return f"{size} ({number(low)} to {number(high)}, {found.n} {of})"
+
+
 @dataclass(frozen=True)
 class Sorted:
     """Names sorted by what their differences show; each field is ready for a sentence.

@@ -1,0 +1,162 @@
+"""Figures of Stage 0: each page hands over what it measured and keeps one call.
+
+Chapter: pretraining/training_dynamics.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from posttrain.core.checkpoints import History
+from posttrain.core.plotting import INK, SvgFigure, band, figure, reference, show
+from posttrain.core.stats import Estimate, mean_interval
+from posttrain.pretraining.metrics import smoothed
+
+
+def loss_figure(history: History, goal: float, window: int = 50) -> SvgFigure:
+    """Draw the loss of batches, and the loss on both texts, against the step.
+
+    Args:
+        history: The run.
+        goal: The goal for the held-out loss, in nats.
+        window: How many batches make a point of the smoothed line.
+
+    Returns:
+        The figure.
+    """
+    smooth = smoothed(history.loss, window)
+    steps = [row["step"] for row in history.evaluations]
+    fig, ax = figure(height=3.0)
+    batches = range(1, len(history.loss) + 1)
+    ax.plot(batches, history.loss, "-", color=INK, alpha=0.35, linewidth=0.6, marker="")
+    middles = [window * (i + 0.5) for i in range(len(smooth))]
+    ax.plot(middles, smooth, label="batches, smoothed")
+    ax.plot(steps, _column(history, "train_loss"), label="training text")
+    ax.plot(steps, _column(history, "val_loss"), label="held-out plays")
+    reference(ax, goal, f"goal: ≤ {goal:g}", side="left")
+    ax.set(xlabel="step", ylabel="loss (nats per character)", ylim=(1.2, 4.4))
+    ax.legend()
+    ends = [_column(history, key)[-1] for key in ("train_loss", "val_loss")]
+    alt = (
+        f"Loss against steps, from {history.loss[0]:.1f} nats. It falls steeply for the first "
+        f"steps and then slowly, to {ends[0]:.2f} nats on the training text and {ends[1]:.2f} "
+        "on the held-out plays. Single batches scatter around the smoothed line."
+    )
+    return show(fig, alt=alt, name="main")
+
+
+def norms_figure(history: History, max_grad_norm: float) -> SvgFigure:
+    """Draw gradient norm and learning rate against the step.
+
+    Args:
+        history: The run.
+        max_grad_norm: The bound above which gradients were clipped.
+
+    Returns:
+        The figure, two panels.
+    """
+    fig, (norms, rates) = figure(ncols=2, height=2.3)
+    shown = range(1, len(history.loss) + 1)
+    norms.plot(shown, history.grad_norm, marker="", linewidth=0.7)
+    reference(norms, max_grad_norm, "clipped above")
+    norms.set(xlabel="step", ylabel="gradient norm", yscale="log")
+    rates.plot(shown, history.learning_rate, marker="")
+    rates.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
+    above = sum(norm > max_grad_norm for norm in history.grad_norm) / len(history.loss)
+    alt = (
+        "Two panels. Left, on a logarithmic axis: the gradient norm, above the clipping bound "
+        f"in {above:.0%} of the steps. Right: the learning rate rises in a straight line, then "
+        "falls along half a cosine."
+    )
+    return show(fig, alt=alt, name="norms")
+
+
+def dials_figure(panels: Mapping[str, Mapping[float, Sequence[float]]]) -> SvgFigure:
+    """Draw the loss against each setting that was varied, with intervals over seeds.
+
+    Args:
+        panels: For each axis label, the losses of all seeds by value of the setting.
+
+    Returns:
+        The figure, a panel each.
+    """
+    fig, axes = figure("wide", ncols=len(panels), height=2.5, sharey=True)
+    lowest = []
+    for ax, (name, results) in zip(axes, panels.items(), strict=True):
+        found = [mean_interval(losses) for losses in results.values()]
+        means, lows, highs = ([getattr(e, k) for e in found] for k in ("value", "low", "high"))
+        band(ax, list(results), means, lows, highs, f"mean of {found[0].n} seeds")
+        ax.set(xscale="log", xlabel=name)
+        if "rate" not in name:
+            ax.set_xticks(list(results), [f"{value:g}" for value in results])
+            ax.minorticks_off()
+        lowest.append(f"{list(results)[means.index(min(means))]:g} of the {name}")
+    axes[0].set(ylabel="held-out loss (nats)")
+    alt = (
+        f"{len(panels)} panels of held-out loss with bands over seeds. The lowest means stand "
+        f"at {'; '.join(lowest)}."
+    )
+    return show(fig, alt=alt, name="dials")
+
+
+def rows_figure(rows: Mapping[str, Estimate], xlabel: str, name: str) -> SvgFigure:
+    """Draw one estimate a row, the first on top.
+
+    Args:
+        rows: Estimates by label.
+        xlabel: What they are, with the unit.
+        name: The figure's name.
+
+    Returns:
+        The figure.
+    """
+    fig, ax = figure(height=0.5 + 0.4 * len(rows))
+    for place, found in enumerate(list(rows.values())[::-1]):
+        ends = [[found.value - found.low], [found.high - found.value]]
+        ax.errorbar(
+            found.value, place, xerr=ends, marker="o", markevery=1, capsize=4, color="C0"
+        )
+    ax.set_yticks(range(len(rows)), list(rows)[::-1])
+    ax.set(xlabel=xlabel, ylim=(-0.6, len(rows) - 0.4))
+    values = "; ".join(f"{label} {found.value:.2f}" for label, found in rows.items())
+    return show(fig, alt=f"Rows of points with intervals, {xlabel}: {values}.", name=name)
+
+
+def failures_figure(
+    healthy: History, exploded: History, leaking: History, overfitted: History
+) -> SvgFigure:
+    """Draw three failures beside what is right.
+
+    Args:
+        healthy: A run that went well.
+        exploded: One that the guard stopped.
+        leaking: One whose mask shows the next token.
+        overfitted: One on a text that is far too small.
+
+    Returns:
+        The figure, three panels.
+    """
+    fig, (explosion, leak, overfit) = figure("wide", ncols=3, height=2.6)
+    shown = max(20, 2 * len(exploded.loss))
+    explosion.plot(healthy.loss[:shown], label="healthy")
+    explosion.plot(exploded.loss, label="stopped by the guard")
+    explosion.set(title="explosion", xlabel="step", ylabel="training loss (nats)", yscale="log")
+    for history, label in ((healthy, "right mask"), (leaking, "mask off by one")):
+        leak.plot(_column(history, "step"), _column(history, "val_loss"), label=label)
+    leak.set(title="leak through the mask", xlabel="step", ylabel="held-out loss (nats)")
+    steps = _column(overfitted, "step")
+    overfit.plot(steps, _column(overfitted, "train_loss"), label="its own text")
+    overfit.plot(steps, _column(overfitted, "val_loss"), label="held-out plays")
+    overfit.set(title="too little text", xlabel="step", ylabel="loss (nats)")
+    for ax in (explosion, leak, overfit):
+        ax.legend()
+    ends = [_column(history, "val_loss")[-1] for history in (healthy, leaking, overfitted)]
+    alt = (
+        f"Three panels. A run climbs to {max(exploded.loss):.3g} nats until the guard stops it "
+        f"after {len(exploded.loss)} steps. A leaking mask brings the held-out loss to "
+        f"{ends[1]:.2f} nats where the right one ends at {ends[0]:.2f}. On too little text the "
+        f"training loss keeps falling while the held-out loss ends at {ends[2]:.2f}."
+    )
+    return show(fig, alt=alt, name="failures")
+
+
+def _column(history: History, key: str) -> list[float]:
+    return [row[key] for row in history.evaluations]
