@@ -38,7 +38,7 @@ class NotePlace(nodes.General, nodes.Element):
 
 
 class ApiNote(SphinxDirective):
-    """``.. api-note:: posttrain.sft.lora.LoRALinear``: where the chapters have this symbol."""
+    """``.. api-note:: posttrain.core.goals.Goal``: where the chapters have this symbol."""
 
     required_arguments = 1
 

@@ -29,9 +29,9 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from posttrain.core.files import write_json_atomic
 from posttrain.core.goals import collect_goals, goals_file
 from posttrain.core.goals_table import GoalRow, GoalsTable
+from posttrain.core.storage.files import write_json_atomic
 
 BOOK = "book/"
 

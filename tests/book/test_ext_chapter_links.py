@@ -23,7 +23,7 @@ ADDRESS = "https://example.org/owner/book"
 FILES = {
     f"code/{PACKAGE}/__init__.py": "",
     f"code/{PACKAGE}/sft/__init__.py": "",
-    f"code/{PACKAGE}/sft/lora.py": f'''"""LoRA, with ``LoRALinear``.
+    f"code/{PACKAGE}/sft/adapters/lora.py": f'''"""LoRA, with ``LoRALinear``.
 
 Chapter: sft/lora.
 """
@@ -112,11 +112,11 @@ own_name = 1
 ```
 ## A section about `LoRALinear`
 Here `LoRALinear.forward` and `LoRAConfig()`, not `LoRALinear.other`.
-```{{literalinclude}} ../../code/{PACKAGE}/sft/lora.py
+```{{literalinclude}} ../../code/{PACKAGE}/sft/adapters/lora.py
 :pyobject: LoRALinear.forward
 :lineno-match:
 ```
-```{{literalinclude}} ../../code/{PACKAGE}/sft/lora.py
+```{{literalinclude}} ../../code/{PACKAGE}/sft/adapters/lora.py
 :pyobject: _hidden
 ```
 """,
@@ -299,10 +299,10 @@ def test_names_in_docstrings_link(book: Book):
 
 def test_listings_link_to_entry_and_source(book: Book):
     page = book.page("book/sft/lora")
-    lines = FILES[f"code/{PACKAGE}/sft/lora.py"].splitlines()
+    lines = FILES[f"code/{PACKAGE}/sft/adapters/lora.py"].splitlines()
     first = lines.index("    def forward(self, x: list[float]) -> list[float]:") + 1
     hidden = lines.index("def _hidden():") + 1
-    source = f"{ADDRESS}/blob/main/code/{PACKAGE}/sft/lora.py"
+    source = f"{ADDRESS}/blob/main/code/{PACKAGE}/sft/adapters/lora.py"
     assert f'href="../api.html#{PACKAGE}.sft.lora.LoRALinear.forward"' in page
     assert f'href="{source}#L{first}-L{first + 6}">source</a>' in page
     # Private code links to its module.
