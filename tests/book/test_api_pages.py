@@ -23,7 +23,7 @@ chapter_links = importlib.import_module("chapter_links")
 
 CODE = ROOT / "code"
 INDEX = package_index.PackageIndex(CODE)
-TABLE = re.compile(r"^```\{module-table\} ?(\w*)$", re.MULTILINE)
+TABLE = re.compile(r"^```\{module-table\} ?([\w.]*)$", re.MULTILINE)
 INCLUDE = re.compile(
     r"^(`{3,}|:{3,})\{literalinclude\} (\S+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL
 )
