@@ -12,7 +12,7 @@ import pytest
 
 from posttrain.core.assets import load_tokenizer
 from posttrain.core.errors import AssetError
-from posttrain.core.paths import home
+from posttrain.core.storage.paths import home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

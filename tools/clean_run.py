@@ -28,8 +28,8 @@ from notebook_run import Run, run_with  # noqa: E402
 from notebook_setup import read_launch_table  # noqa: E402
 
 from posttrain.core.errors import PosttrainError  # noqa: E402
-from posttrain.core.files import write_json_atomic  # noqa: E402
 from posttrain.core.goals import Goal  # noqa: E402
+from posttrain.core.storage.files import write_json_atomic  # noqa: E402
 
 
 class CleanRunError(PosttrainError):

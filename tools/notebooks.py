@@ -40,8 +40,8 @@ from notebook_inline import NotebookError, Page  # noqa: E402
 from notebook_setup import first_cell, head_of  # noqa: E402
 from site_address import repository_url, site_url  # noqa: E402
 
-from posttrain.core.files import write_text_atomic  # noqa: E402
 from posttrain.core.goals import Goal  # noqa: E402
+from posttrain.core.storage.files import write_text_atomic  # noqa: E402
 
 OPTIONS = re.compile(r"^:tags:.*$|^---\n.*?^---$", re.MULTILINE | re.DOTALL)  # of a cell
 TAG = re.compile(r"\bremove[-_](cell|input|output)\b")

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 from site_address import repository_url
 
 from posttrain import __version__
-from posttrain.core.files import atomic_path
+from posttrain.core.storage.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOR_SERVERS = {"404.html", "feed.xml", "llms.txt", "robots.txt", "sitemap.xml", ".buildinfo"}

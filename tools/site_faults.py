@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from posttrain.core.files import write_json_atomic, write_text_atomic
+from posttrain.core.storage.files import write_json_atomic, write_text_atomic
 
 SHOWN_ALIKE = 3  # faults of one rule on one page that are shown in full
 

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from posttrain.core.files import write_json_atomic, write_text_atomic
 from posttrain.core.goals import Goal
 from posttrain.core.goals_table import GoalRow
+from posttrain.core.storage.files import write_json_atomic, write_text_atomic
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 from goals_html import SITE, in_order, renewed

@@ -1,7 +1,7 @@
 """Docstrings on their way to an API page: types, source papers, and the place for links.
 
-Part of the extension ``chapter_links``. On an API page the heading ``## `sft.lora` `` is enough
-to show a module (`add_modules`). Napoleon converts sections in between:
+Part of the extension ``chapter_links``. On an API page the heading ``## `sft.adapters.lora` ``
+is enough to show a module (`add_modules`). Napoleon converts sections in between:
 `before_napoleon` protects what it would misread, `after_napoleon` adds what it cannot know.
 """
 
@@ -38,7 +38,7 @@ class NotePlace(nodes.General, nodes.Element):
 
 
 class ApiNote(SphinxDirective):
-    """``.. api-note:: posttrain.sft.lora.LoRALinear``: where the chapters have this symbol."""
+    """``.. api-note:: posttrain.core.goals.Goal``: where the chapters have this symbol."""
 
     required_arguments = 1
 

@@ -5,7 +5,7 @@
   chapter that does not exist, and a symbol without one, are warnings with file and line.
 - A ``literalinclude`` of the package is followed by a line with its API entry and its source.
 - Inline code that names a symbol links to its entry, once in a section (``symbol_links``).
-- ``{module-table} sft`` lists the modules of a package.
+- ``{module-table} sft.adapters`` lists the modules of a package.
 """
 
 from collections.abc import Iterable, Iterator
@@ -114,7 +114,10 @@ def source_link(app: Sphinx, path: Path, first: int, last: int) -> nodes.referen
 
 
 class ModuleTable(SphinxDirective):
-    """``{module-table} sft``: the modules of a package; without an argument, of the root."""
+    """``{module-table} sft.adapters``: a package's modules; without an argument, the root's.
+
+    Modules of packages inside it stand in tables of their own.
+    """
 
     optional_arguments = 1
 

@@ -33,9 +33,9 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from posttrain.core.claims import broken_text, claim_id
-from posttrain.core.files import write_json_atomic
 from posttrain.core.goals import collect_goals, goals_file
 from posttrain.core.goals_table import GoalRow, GoalsTable
+from posttrain.core.storage.files import write_json_atomic
 
 BOOK = "book/"
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posttrain.core.files import atomic_path
+from posttrain.core.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from site_pages import CHANGELOG_PAGE, FEED, git, parts
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from posttrain.core.files import atomic_path, write_text_atomic
+from posttrain.core.storage.files import atomic_path, write_text_atomic
 
 NOT_FOUND = Path(__file__).with_name("not_found.html")
 REDIRECT = Template("""\

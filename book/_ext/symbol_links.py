@@ -5,7 +5,7 @@ it, what a listing shows, or a symbol whose name is no ordinary word; on an API 
 what it means in the module. Each is linked once in a section, or in an entry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from api_docstrings import index_of
 from docutils import nodes
@@ -67,12 +67,11 @@ def link_api_page(
         symbol = module.symbols.get(entry["fullname"].partition(".")[0]) if entry else None
         if symbol and (text == symbol.name or text in _parameters(module, entry)):
             continue
-        package = module.name.rpartition(".")[0]
         candidates = [
             _target(text, _names(module, index), index),
             own,
             f"{module.name}.{symbol.name}.{text}" if symbol else None,
-            f"{package}.{text}" if "." in text else None,
+            *(f"{package}.{text}" for package in _packages(module) if "." in text),
             module.imports.get(text),
         ]
         links = (api_link(app, docname, full) for full in candidates)
@@ -134,6 +133,13 @@ def _target(text: str, names: dict[str, str], index: PackageIndex) -> str | None
 def _names(module: Module, index: PackageIndex) -> dict[str, str]:
     own = {name: f"{module.name}.{name}" for name in module.symbols}
     return index.distinct | module.imports | own
+
+
+def _packages(module: Module) -> Iterator[str]:
+    """Yield the packages that a module lies in, the innermost first."""
+    package = module.name
+    while package := package.rpartition(".")[0]:
+        yield package
 
 
 def _parameters(module: Module, entry: nodes.Element) -> frozenset[str]:

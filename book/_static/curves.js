@@ -1,6 +1,6 @@
 // Point at a figure's curves: the nearest one stands out, and its value is written beside it.
 // The figures are complete without this script. What it reads (data-panels on the svg element,
-// data-curve and data-axes on its groups) is written by posttrain.core.svg_curves.
+// data-curve and data-axes on its groups) is written by posttrain.core.figures.svg_curves.
 (() => {
   const REACH = 40; // how far from a curve the pointer may be, in the drawing's points
   const SVG = "http://www.w3.org/2000/svg";

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from posttrain.core.files import write_json_atomic
 from posttrain.core.machine import run_record
+from posttrain.core.storage.files import write_json_atomic
 
 RESULTS = Path(__file__).parents[2] / "_build" / "benchmarks"
 

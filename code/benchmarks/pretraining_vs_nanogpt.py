@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from _common import Ratio, ratio_of, write_result
 
-from posttrain.core.optimization import TrainingConfig
-from posttrain.core.training import train
-from posttrain.pretraining.accounting import parameter_count
+from posttrain.core.training.loop import train
+from posttrain.core.training.optimization import TrainingConfig
 from posttrain.pretraining.data import CharTokenizer, Corpus, RandomWindows
-from posttrain.pretraining.gpt import GPT, GPTConfig
-from posttrain.pretraining.metrics import held_out_losses, summed_loss
+from posttrain.pretraining.model.accounting import parameter_count
+from posttrain.pretraining.model.gpt import GPT, GPTConfig
+from posttrain.pretraining.training.metrics import held_out_losses, summed_loss
 
 TARGET = 1.88
 PEERS_STEPS = 2000

@@ -14,11 +14,11 @@ import torch
 from _common import alternate, matmul_ceiling, write_result
 
 from posttrain.core.assets import load_model
-from posttrain.pretraining.accounting import forward_flops
-from posttrain.pretraining.decoding import PackedGPT
-from posttrain.pretraining.filters import SamplingParams
-from posttrain.pretraining.sampling import generate
-from posttrain.pretraining.weights import load_pretrained
+from posttrain.pretraining.model.accounting import forward_flops
+from posttrain.pretraining.model.weights import load_pretrained
+from posttrain.pretraining.sampling.decoding import PackedGPT
+from posttrain.pretraining.sampling.filters import SamplingParams
+from posttrain.pretraining.sampling.generation import generate
 
 MODEL = "smollm2-135m-instruct"
 PROMPT = list(range(100, 116))

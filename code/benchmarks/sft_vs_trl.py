@@ -28,14 +28,14 @@ from pathlib import Path
 import torch
 from _common import matmul_ceiling, ratio_of, write_result
 
-from posttrain.pretraining.accounting import parameter_count
-from posttrain.sft.data import build_dataset
-from posttrain.sft.evaluation import encode_rows, tokenizer_of
+from posttrain.pretraining.model.accounting import parameter_count
+from posttrain.sft.data.dataset import build_dataset
 from posttrain.sft.experiments import initial_adapter
 from posttrain.sft.presets import CPU, SFTPreset
-from posttrain.sft.train import base_model, train_adapter
-from posttrain.sft.trl_engine import run_trl
-from posttrain.sft.unsloth_engine import run_unsloth
+from posttrain.sft.training.evaluation import encode_rows, tokenizer_of
+from posttrain.sft.training.run import base_model, train_adapter
+from posttrain.sft.training.trl_engine import run_trl
+from posttrain.sft.training.unsloth_engine import run_unsloth
 
 ENGINES = ("ours", "trl", "unsloth")
 

@@ -91,7 +91,7 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
 ) -> None:
     """Train the character-level GPT on Shakespeare and print what was measured."""
-    from posttrain.pretraining.train import pretrain_command
+    from posttrain.pretraining.training.run import pretrain_command
 
     _print_values(pretrain_command(preset, steps, seed, out))
 
@@ -120,7 +120,7 @@ def goals(
     """Print the goals and claims that the chapters checked; exit with 1 if one fails."""
     from posttrain.core.goals import collect_goals
     from posttrain.core.goals_table import GoalsTable, failure_text, is_accepted
-    from posttrain.core.paths import goals_folder
+    from posttrain.core.storage.paths import goals_folder
 
     if path is not None and not path.exists():
         raise ValueError(f"{path} does not exist: give a goals.json or a folder of them")
@@ -170,7 +170,7 @@ def doctor() -> None:
 def list_command() -> None:
     """List the stored artifacts."""
     from posttrain.core.artifacts import list_artifacts
-    from posttrain.core.store import store_folder
+    from posttrain.core.storage.store import store_folder
 
     rows = []
     for artifact in list_artifacts():

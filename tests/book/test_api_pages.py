@@ -23,7 +23,7 @@ chapter_links = importlib.import_module("chapter_links")
 
 CODE = ROOT / "code"
 INDEX = package_index.PackageIndex(CODE)
-TABLE = re.compile(r"^```\{module-table\} ?(\w*)$", re.MULTILINE)
+TABLE = re.compile(r"^```\{module-table\} ?([\w.]*)$", re.MULTILINE)
 INCLUDE = re.compile(
     r"^(`{3,}|:{3,})\{literalinclude\} (\S+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL
 )
@@ -136,23 +136,24 @@ def test_every_listing_of_a_chapter_has_an_entry():
     [
         ":pyobject: LoRALinear",
         ":pyobject: LoRALinear.forward\n:start-at: dropped",
-        ":pyobject: _is_linear",
+        ":pyobject: _device",
         ':start-at: "LINEAR_LAYERS ="\n:end-at: "LINEAR_LAYERS ="',
     ],
 )
 def test_what_a_listing_may_show(options: str):
-    text = f"Text\n```{{literalinclude}} ../../code/posttrain/sft/lora.py\n{options}\n```\n"
-    on_pages = Counter({"posttrain.sft.lora": 1})
+    file = "../../code/posttrain/sft/adapters/lora.py"
+    text = f"Text\n```{{literalinclude}} {file}\n{options}\n```\n"
+    on_pages = Counter({"posttrain.sft.adapters.lora": 1})
     assert list(listing_fault(text, BOOK / "sft" / "lora.md", on_pages)) == []
     found = list(listing_fault(text, BOOK / "sft" / "lora.md", Counter()))
-    assert found == ["lora.md:2: no API page has ../../code/posttrain/sft/lora.py"]
+    assert found == [f"lora.md:2: no API page has {file}"]
 
 
 def test_a_listing_without_an_entry_is_found(monkeypatch: pytest.MonkeyPatch):
-    module = INDEX.modules["posttrain.sft.lora"]
+    module = INDEX.modules["posttrain.sft.adapters.injection"]
     monkeypatch.setitem(module.__dict__, "symbols", {})
     text = (
-        "```{literalinclude} ../../code/posttrain/sft/lora.py\n"
+        "```{literalinclude} ../../code/posttrain/sft/adapters/injection.py\n"
         ":pyobject: inject_lora\n:lineno-match:\n```\n"
     )
     found = list(listing_fault(text, BOOK / "sft" / "lora.md", Counter({module.name: 1})))

@@ -23,7 +23,8 @@ ADDRESS = "https://example.org/owner/book"
 FILES = {
     f"code/{PACKAGE}/__init__.py": "",
     f"code/{PACKAGE}/sft/__init__.py": "",
-    f"code/{PACKAGE}/sft/lora.py": f'''"""LoRA, with ``LoRALinear``.
+    f"code/{PACKAGE}/sft/adapters/__init__.py": "",
+    f"code/{PACKAGE}/sft/adapters/lora.py": f'''"""LoRA, with ``LoRALinear``.
 
 Chapter: sft/lora.
 """
@@ -45,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass
 class LoRAConfig:
-    """Settings; see ``save``.
+    """Settings; see ``save``, which is ``files.save``.
 
     Attributes:
         rank: Rank of the update, see `LIMIT`.
@@ -102,28 +103,29 @@ def save(config: "str | None" = None) -> None:
     "index.md": "# Book\n```{toctree}\nbook/sft/qlora\nbook/sft/lora\nbook/api\nbib\n```\n",
     "bib.md": "# Papers\n```{bibliography}\n```\n",
     "book/api.md": f"# API\n## `{PACKAGE}.sft`\n```{{module-table}} sft\n```\n"
-    "## `sft.lora`\n## `sft.files`\nA sentence of the page.\n",
+    "```{module-table} sft.adapters\n```\n"
+    "## `sft.adapters.lora`\n## `sft.files`\nA sentence of the page.\n",
     "book/sft/lora.md": f"""# LoRA chapter
 {{cite:t}}`hu2022lora` has it. `LoRALinear` and `LoRALinear` again; `own_name`, `scale`.
 ```{{code-cell}} python
 from {PACKAGE}.sft.files import save
-from {PACKAGE}.sft.lora import LoRAConfig
+from {PACKAGE}.sft.adapters.lora import LoRAConfig
 own_name = 1
 ```
 ## A section about `LoRALinear`
 Here `LoRALinear.forward` and `LoRAConfig()`, not `LoRALinear.other`.
-```{{literalinclude}} ../../code/{PACKAGE}/sft/lora.py
+```{{literalinclude}} ../../code/{PACKAGE}/sft/adapters/lora.py
 :pyobject: LoRALinear.forward
 :lineno-match:
 ```
-```{{literalinclude}} ../../code/{PACKAGE}/sft/lora.py
+```{{literalinclude}} ../../code/{PACKAGE}/sft/adapters/lora.py
 :pyobject: _hidden
 ```
 """,
     "book/sft/qlora.md": f"""# QLoRA chapter
 ```{{code-cell}} python
 from {PACKAGE}.sft.files import save
-from {PACKAGE}.sft.lora import LoRALinear as Layer
+from {PACKAGE}.sft.adapters.lora import LoRALinear as Layer
 LoRAConfig = 1
 ```
 It is `save` and `Layer`; `LoRAConfig` is the page's own.
@@ -231,10 +233,10 @@ def entry(page: str, name: str) -> str:
 
 def test_each_entry_names_its_chapters_and_where_it_is_shown(book: Book):
     api = book.page("book/api")
-    line = entry(api, "lora.LoRALinear")
+    line = entry(api, "adapters.lora.LoRALinear")
     assert "Chapters: LoRA chapter, QLoRA chapter" in line and "Also in" not in line
     # Its own docstring names none: the module's chapter.
-    line = entry(api, "lora.LoRAConfig")
+    line = entry(api, "adapters.lora.LoRAConfig")
     assert "Chapter: LoRA chapter" in line and "Chapters" not in line
     assert "Chapter: QLoRA chapter · Also in: LoRA chapter" in entry(api, "files.save")
     assert '<a class="reference internal" href="sft/qlora.html">QLoRA chapter</a>' in api
@@ -243,7 +245,10 @@ def test_each_entry_names_its_chapters_and_where_it_is_shown(book: Book):
 
 def test_a_heading_is_enough_to_show_a_module(book: Book):
     api = book.page("book/api")
-    heading, lora = api.index('id="sft-lora"'), api.index(f'id="{PACKAGE}.sft.lora.LoRALinear"')
+    heading, lora = (
+        api.index('id="sft-adapters-lora"'),
+        api.index(f'id="{PACKAGE}.sft.adapters.lora.LoRALinear"'),
+    )
     after, files = api.index('id="sft-files"'), api.index(f'id="{PACKAGE}.sft.files.save"')
     assert heading < lora < after < files < api.index("A sentence of the page.")
 
@@ -258,24 +263,32 @@ def test_a_heading_of_no_module_is_a_warning(make: Callable[[], Book]):
 
 def test_types_stand_in_the_description(book: Book):
     api = book.page("book/api")
-    linear = entry(api, "lora.LoRALinear")
+    linear = entry(api, "adapters.lora.LoRALinear")
     assert "config (LoRAConfig)" in linear and "folder (Path | None)" in linear
     assert 'href="https://docs.python.org/3/library/pathlib.html#pathlib.Path"' in api
-    assert "list[float] – Numbers: as many as in x." in entry(api, "lora.LoRALinear.forward")
-    assert "rank (int) – Rank of the update, see LIMIT." in entry(api, "lora.LoRAConfig")
-    assert "Attributes" in entry(api, "lora.LoRAConfig")
-    assert "scale: float" in entry(api, "lora.LoRAConfig.scale")
-    assert "A scale: one." in entry(api, "lora.LoRAConfig.scale")
-    assert "Largest rank: a number." in entry(api, "lora.LIMIT")
+    assert "list[float] – Numbers: as many as in x." in entry(
+        api, "adapters.lora.LoRALinear.forward"
+    )
+    assert "rank (int) – Rank of the update, see LIMIT." in entry(
+        api, "adapters.lora.LoRAConfig"
+    )
+    assert "Attributes" in entry(api, "adapters.lora.LoRAConfig")
+    assert "scale: float" in entry(api, "adapters.lora.LoRAConfig.scale")
+    assert "A scale: one." in entry(api, "adapters.lora.LoRAConfig.scale")
+    assert "Largest rank: a number." in entry(api, "adapters.lora.LIMIT")
     assert "config (str | None)" in entry(api, "files.save")
 
 
 def test_signatures_and_values_are_short(book: Book):
     api = book.page("book/api")
-    assert "LIMIT = 3" in entry(api, "lora.LIMIT")
-    assert "TABLE" in entry(api, "lora.TABLE") and "(0, 1" not in entry(api, "lora.TABLE")
-    assert "LoRALinear(config, folder=None, save=False)" in entry(api, "lora.LoRALinear")
-    assert "argument_default" not in entry(api, "lora.Parser")  # what argparse takes
+    assert "LIMIT = 3" in entry(api, "adapters.lora.LIMIT")
+    assert "TABLE" in entry(api, "adapters.lora.TABLE") and "(0, 1" not in entry(
+        api, "adapters.lora.TABLE"
+    )
+    assert "LoRALinear(config, folder=None, save=False)" in entry(
+        api, "adapters.lora.LoRALinear"
+    )
+    assert "argument_default" not in entry(api, "adapters.lora.Parser")  # what argparse takes
 
 
 def test_papers_link_to_the_bibliography_or_to_the_paper(book: Book):
@@ -290,23 +303,28 @@ def test_papers_link_to_the_bibliography_or_to_the_paper(book: Book):
 def test_names_in_docstrings_link(book: Book):
     api = book.page("book/api")
     name = f"{PACKAGE}.sft"
-    for target in (f"{name}.lora.LoRALinear", f"{name}.files.save", f"{name}.lora.LIMIT"):
+    for target in (
+        f"{name}.adapters.lora.LoRALinear",
+        f"{name}.files.save",
+        f"{name}.adapters.lora.LIMIT",
+    ):
         assert re.search(rf'<a class="pt-symbol[^"]*" href="#{re.escape(target)}"', api), target
-    start = api.index(f'id="{name}.lora.LoRALinear"')
-    own = api[start : api.index(f'id="{name}.lora.LoRALinear.forward"')]
+    start = api.index(f'id="{name}.adapters.lora.LoRALinear"')
+    own = api[start : api.index(f'id="{name}.adapters.lora.LoRALinear.forward"')]
     assert symbol_links(own) == ["LoRAConfig"]  # save is a parameter there
+    assert "files.save" in symbol_links(api)  # as a room's modules call what lies above it
 
 
 def test_listings_link_to_entry_and_source(book: Book):
     page = book.page("book/sft/lora")
-    lines = FILES[f"code/{PACKAGE}/sft/lora.py"].splitlines()
+    lines = FILES[f"code/{PACKAGE}/sft/adapters/lora.py"].splitlines()
     first = lines.index("    def forward(self, x: list[float]) -> list[float]:") + 1
     hidden = lines.index("def _hidden():") + 1
-    source = f"{ADDRESS}/blob/main/code/{PACKAGE}/sft/lora.py"
-    assert f'href="../api.html#{PACKAGE}.sft.lora.LoRALinear.forward"' in page
+    source = f"{ADDRESS}/blob/main/code/{PACKAGE}/sft/adapters/lora.py"
+    assert f'href="../api.html#{PACKAGE}.sft.adapters.lora.LoRALinear.forward"' in page
     assert f'href="{source}#L{first}-L{first + 6}">source</a>' in page
     # Private code links to its module.
-    assert f'href="../api.html#module-{PACKAGE}.sft.lora"' in page
+    assert f'href="../api.html#module-{PACKAGE}.sft.adapters.lora"' in page
     assert f'href="{source}#L{hidden}-L{hidden + 1}">source</a>' in page
 
 
@@ -327,10 +345,10 @@ def test_inline_code_links_once_in_a_section(book: Book):
 
 def test_the_table_of_modules(book: Book):
     api = book.page("book/api")
-    table = re.sub(r"<[^>]+>", " ", api[api.index("pt-modules") : api.index("</table>")])
-    cells = re.sub(r"\s+", " ", table)
-    assert "files Files. lora LoRA, with LoRALinear . LoRA chapter" in cells
-    assert f'href="#module-{PACKAGE}.sft.lora"' in api
+    tables = re.findall(r"<tbody>(.*?)</tbody>", api, re.DOTALL)
+    words = [" ".join(re.sub(r"<[^>]+>", " ", table).split()) for table in tables]
+    assert words == ["files Files.", "lora LoRA, with LoRALinear . LoRA chapter"]
+    assert f'href="#module-{PACKAGE}.sft.adapters.lora"' in api
 
 
 def test_what_is_missing_is_a_warning_with_its_place(make: Callable[[], Book]):
@@ -354,9 +372,10 @@ def test_a_listing_without_an_entry_is_a_warning(make: Callable[[], Book]):
     book.write("book/api.md", "# API\n")
     warnings = book.build(nitpicky=False)
     assert (
-        f"py:obj reference target not found: {PACKAGE}.sft.lora.LoRALinear.forward" in warnings
+        f"py:obj reference target not found: {PACKAGE}.sft.adapters.lora.LoRALinear.forward"
+        in warnings
     )
-    assert f"py:mod reference target not found: {PACKAGE}.sft.lora" in warnings
+    assert f"py:mod reference target not found: {PACKAGE}.sft.adapters.lora" in warnings
 
 
 def test_api_pages_follow_the_chapters(make: Callable[[], Book]):
@@ -364,7 +383,7 @@ def test_api_pages_follow_the_chapters(make: Callable[[], Book]):
     book.build()
     book.write("book/sft/qlora.md", "# Renamed\nNo cells.\n")
     assert book.build() == ""
-    line = entry(book.page("book/api"), "lora.LoRALinear")
+    line = entry(book.page("book/api"), "adapters.lora.LoRALinear")
     assert "Chapters: LoRA chapter, Renamed" in line
     assert "Chapter: Renamed · Also in: LoRA chapter" in entry(
         book.page("book/api"), "files.save"

@@ -15,18 +15,18 @@ PACKAGE = ROOT / "code" / "posttrain"
 # Modules without a test file of their own name: parts split off from another module, and tested
 # through it. Each names the file that tests it.
 TESTED_WITH: dict[str, str] = {
-    "core/checkpoints.py": "core/test_training.py",
-    "core/code_hash.py": "core/test_artifacts.py",
-    "core/conversion.py": "core/test_assets.py",
+    "core/training/checkpoints.py": "core/training/test_loop.py",
+    "core/storage/code_hash.py": "core/test_artifacts.py",
+    "core/storage/conversion.py": "core/test_assets.py",
     "core/doctor.py": "core/test_cli.py",
     "core/goals_table.py": "core/test_goals.py",
-    "core/line_labels.py": "core/test_plotting.py",
-    "core/optimization.py": "core/test_training.py",
-    "core/plotting_style.py": "core/test_plotting.py",
-    "core/store.py": "core/test_artifacts.py",
-    "core/svg.py": "core/test_plotting.py",
-    "core/texts.py": "core/test_assets.py",
-    "sft/unsloth_worker.py": "sft/test_unsloth_engine.py",
+    "core/figures/line_labels.py": "core/figures/test_plotting.py",
+    "core/training/optimization.py": "core/training/test_loop.py",
+    "core/figures/style.py": "core/figures/test_plotting.py",
+    "core/storage/store.py": "core/test_artifacts.py",
+    "core/figures/svg.py": "core/figures/test_plotting.py",
+    "core/storage/texts.py": "core/test_assets.py",
+    "sft/training/unsloth_worker.py": "sft/training/test_unsloth_engine.py",
 }
 # Exception classes only; each is tested where it is raised.
 NO_TEST = {"core/errors.py"}

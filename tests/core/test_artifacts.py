@@ -15,7 +15,7 @@ import pytest
 from posttrain.core import artifacts, machine
 from posttrain.core.artifacts import artifact_key, get_or_build, list_artifacts, remove, show
 from posttrain.core.errors import ArtifactError
-from posttrain.core.store import store_folder
+from posttrain.core.storage.store import store_folder
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -90,7 +90,7 @@ def test_the_key_depends_on_every_input_and_on_nothing_else(monkeypatch: pytest.
     others = {
         artifact_key(Config(lr=0.2), "d", ["posttrain.core.errors"]),
         artifact_key(Config(), "e", ["posttrain.core.errors"]),
-        artifact_key(Config(), "d", ["posttrain.core.paths"]),
+        artifact_key(Config(), "d", ["posttrain.core.storage.paths"]),
         artifact_key(Config(), "d", []),
     }
     monkeypatch.setattr(artifacts, "package_version", lambda name: "99.0")
@@ -150,7 +150,8 @@ def test_an_error_leaves_only_what_was_kept_in_scratch(store: Path):
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from posttrain.core import artifacts, store
+from posttrain.core import artifacts
+from posttrain.core.storage import store
 artifacts.run_record = lambda since: {"seconds": 1.0, "created": "2026"}
 where = sys.argv[1]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.core import assets, conversion, texts
+from posttrain.core import assets
 from posttrain.core.errors import AssetError
-from posttrain.core.files import sha256_file
+from posttrain.core.storage import conversion, texts
+from posttrain.core.storage.files import sha256_file
 
 MODEL = "smollm2-135m-instruct"
 

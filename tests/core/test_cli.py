@@ -145,8 +145,8 @@ def test_a_file_without_goals_is_one_line_and_code_2(tmp_path: Path, content: st
 @pytest.fixture
 def pretrain(monkeypatch: pytest.MonkeyPatch):
     """Replace the training by a function that can be chosen."""
-    module = types.ModuleType("posttrain.pretraining.train")
-    monkeypatch.setitem(sys.modules, "posttrain.pretraining.train", module)
+    module = types.ModuleType("posttrain.pretraining.training.run")
+    monkeypatch.setitem(sys.modules, "posttrain.pretraining.training.run", module)
     return module
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posttrain.core.grading import Grade, Mistake, difference, grade, random_numbers
-from posttrain.pretraining.config import GPTConfig
+from posttrain.pretraining.model.config import GPTConfig
 
 CASES = [(torch.arange(6.0).reshape(2, 3), 2), (torch.ones(1, 3), 5)]
 MISTAKES = [

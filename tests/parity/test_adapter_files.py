@@ -13,9 +13,10 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 
-from posttrain.pretraining.weights import load_pretrained
-from posttrain.sft.adapter_files import load_adapter, save_adapter
-from posttrain.sft.lora import LoRAConfig, inject_lora, lora_layers, lora_parameters
+from posttrain.pretraining.model.weights import load_pretrained
+from posttrain.sft.adapters.files import load_adapter, save_adapter
+from posttrain.sft.adapters.injection import inject_lora, lora_layers, lora_parameters
+from posttrain.sft.adapters.lora import LoRAConfig
 
 pytestmark = pytest.mark.parity
 

@@ -1,4 +1,4 @@
-"""posttrain.pretraining.attention against torch and transformers, with gradients."""
+"""posttrain.pretraining.model.attention against torch and transformers, with gradients."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
-from posttrain.pretraining.attention import (
+from posttrain.pretraining.model.attention import (
     SelfAttention,
     apply_rotary,
     causal_mask,

@@ -17,9 +17,9 @@ import pytest
 from tokenizers import Regex, pre_tokenizers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from posttrain.sft.chat_template import FORMATS, encode_chat, render
-from posttrain.sft.conversations import varied_conversations
-from posttrain.sft.masking import check_encoded
+from posttrain.sft.chat.conversations import varied_conversations
+from posttrain.sft.chat.masking import check_encoded
+from posttrain.sft.chat.template import FORMATS, encode_chat, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

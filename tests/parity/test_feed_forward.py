@@ -1,4 +1,4 @@
-"""posttrain.pretraining.feed_forward against transformers' and torch's, with gradients."""
+"""pretraining.model.feed_forward against transformers' and torch's, with gradients."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from transformers import GPT2Config, LlamaConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from posttrain.pretraining.feed_forward import GELUFeedForward, RMSNorm, SwiGLUFeedForward
+from posttrain.pretraining.model.feed_forward import GELUFeedForward, RMSNorm, SwiGLUFeedForward
 
 pytestmark = pytest.mark.parity
 

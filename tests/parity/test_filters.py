@@ -1,4 +1,4 @@
-"""posttrain.pretraining.filters against transformers' logits processors."""
+"""posttrain.pretraining.sampling.filters against transformers' logits processors."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from posttrain.pretraining.filters import (
+from posttrain.pretraining.sampling.filters import (
     SamplingParams,
     filter_logits,
     keep_min_p,

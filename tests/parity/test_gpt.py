@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 from transformers import LlamaForCausalLM as Llama
 
-from posttrain.pretraining.gpt import GPT, GPTConfig, next_token_loss
-from posttrain.pretraining.weights import config_from_hf, load_pretrained, save_pretrained
+from posttrain.pretraining.model.gpt import GPT, GPTConfig, next_token_loss
+from posttrain.pretraining.model.weights import config_from_hf, load_pretrained, save_pretrained
 
 pytestmark = pytest.mark.parity
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 
-from posttrain.pretraining.gpt import GPT, next_token_loss
-from posttrain.pretraining.weights import load_pretrained
-from posttrain.sft.lora import LoRAConfig, inject_lora, lora_layers, lora_parameters
-from posttrain.sft.lora_merge import merge_lora, merged_state, unmerge_lora
+from posttrain.pretraining.model.gpt import GPT, next_token_loss
+from posttrain.pretraining.model.weights import load_pretrained
+from posttrain.sft.adapters.injection import inject_lora, lora_layers, lora_parameters
+from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.adapters.merge import merge_lora, merged_state, unmerge_lora
 
 pytestmark = pytest.mark.parity
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from posttrain.core.errors import AssetError
-from posttrain.pretraining.weights import load_pretrained
-from posttrain.sft.bnb_model import _quiet_imports, load_in_4bit
-from posttrain.sft.codebooks import dynamic_codebook, normal_float_codebook
-from posttrain.sft.nf4 import (
+from posttrain.pretraining.model.weights import load_pretrained
+from posttrain.sft.quantization.bnb_model import _quiet_imports, load_in_4bit
+from posttrain.sft.quantization.codebooks import dynamic_codebook, normal_float_codebook
+from posttrain.sft.quantization.nf4 import (
     NF4Tensor,
     QuantizedAbsmax,
     dequantize_absmax,
@@ -19,7 +19,7 @@ from posttrain.sft.nf4 import (
     quantize_absmax,
     quantize_nf4,
 )
-from posttrain.sft.nf4_linear import NF4Linear, model_bytes, quantize_model
+from posttrain.sft.quantization.nf4_linear import NF4Linear, model_bytes, quantize_model
 
 with _quiet_imports():
     import bitsandbytes as bnb

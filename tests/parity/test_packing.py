@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 
-from posttrain.pretraining.gpt import GPT
-from posttrain.pretraining.weights import load_pretrained
-from posttrain.sft.chat_template import EncodedChat
-from posttrain.sft.loss import sft_loss
-from posttrain.sft.packed_forward import packed_hidden
-from posttrain.sft.packing import pack
+from posttrain.pretraining.model.gpt import GPT
+from posttrain.pretraining.model.weights import load_pretrained
+from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.training.loss import sft_loss
+from posttrain.sft.training.packed_forward import packed_hidden
+from posttrain.sft.training.packing import pack
 
 pytestmark = pytest.mark.parity
 

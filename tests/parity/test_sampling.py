@@ -1,13 +1,13 @@
-"""posttrain.pretraining.sampling.generate against transformers' generate."""
+"""posttrain.pretraining.sampling.generation.generate against transformers' generate."""
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from posttrain.pretraining.decoding import PackedGPT
-from posttrain.pretraining.gpt import GPT, GPTConfig
-from posttrain.pretraining.sampling import SamplingParams, generate, pad_left
-from posttrain.pretraining.weights import save_pretrained
+from posttrain.pretraining.model.gpt import GPT, GPTConfig
+from posttrain.pretraining.model.weights import save_pretrained
+from posttrain.pretraining.sampling.decoding import PackedGPT
+from posttrain.pretraining.sampling.generation import SamplingParams, generate, pad_left
 
 pytestmark = pytest.mark.parity
 

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from posttrain.core.optimization import TrainingConfig
-from posttrain.pretraining.gpt import GPT, GPTConfig
-from posttrain.pretraining.weights import load_pretrained, save_pretrained
-from posttrain.sft.adapter_files import save_adapter
-from posttrain.sft.chat_template import EncodedChat
-from posttrain.sft.lora import LoRAConfig, inject_lora, lora_parameters
-from posttrain.sft.loss import sft_loss
-from posttrain.sft.masking import labels_of
-from posttrain.sft.packing import pack
+from posttrain.core.training.optimization import TrainingConfig
+from posttrain.pretraining.model.gpt import GPT, GPTConfig
+from posttrain.pretraining.model.weights import load_pretrained, save_pretrained
+from posttrain.sft.adapters.files import save_adapter
+from posttrain.sft.adapters.injection import inject_lora, lora_parameters
+from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.chat.masking import labels_of
+from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import CPU, SFTPreset
-from posttrain.sft.trl_engine import sft_config
+from posttrain.sft.training.loss import sft_loss
+from posttrain.sft.training.packing import pack
+from posttrain.sft.training.trl_engine import sft_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,10 +6,10 @@ from torch.testing import assert_close
 
 from posttrain.core.assets import load_model, load_tokenizer
 from posttrain.core.errors import AssetError
-from posttrain.pretraining.accounting import parameter_count
-from posttrain.pretraining.decoding import PackedGPT
-from posttrain.pretraining.sampling import SamplingParams, generate, pad_left
-from posttrain.pretraining.weights import load_pretrained
+from posttrain.pretraining.model.accounting import parameter_count
+from posttrain.pretraining.model.weights import load_pretrained
+from posttrain.pretraining.sampling.decoding import PackedGPT
+from posttrain.pretraining.sampling.generation import SamplingParams, generate, pad_left
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from posttrain.core import doctor
-from posttrain.core.texts import CHARACTERS, DATASETS
+from posttrain.core.storage.texts import CHARACTERS, DATASETS
 from posttrain.pretraining import presets
-from posttrain.pretraining.accounting import parameter_count, training_memory
 from posttrain.pretraining.data import Batch, CharTokenizer, Corpus
-from posttrain.pretraining.gpt import GPT
-from posttrain.pretraining.metrics import summed_loss
+from posttrain.pretraining.model.accounting import parameter_count, training_memory
+from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.presets import CPU, NANO, PRESETS, PretrainPreset, get_preset
-from posttrain.pretraining.train import SAMPLE_STEPS, train_model
+from posttrain.pretraining.training.metrics import summed_loss
+from posttrain.pretraining.training.run import SAMPLE_STEPS, train_model
 
 GIB = 2**30
 MEMORY = {"cpu": 8, "nano": 8, "t4": 15, "a100": 40}  # GiB that its machine has

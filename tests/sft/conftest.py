@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from posttrain.pretraining.gpt import GPT, GPTConfig
-from posttrain.pretraining.weights import save_pretrained
-from posttrain.sft.lora import LoRAConfig
+from posttrain.pretraining.model.gpt import GPT, GPTConfig
+from posttrain.pretraining.model.weights import save_pretrained
+from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.presets import T4, SFTPreset
 
 if TYPE_CHECKING:

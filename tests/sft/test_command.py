@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from posttrain.core.errors import AssetError
-from posttrain.core.optimization import TrainingConfig
+from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft import command
-from posttrain.sft import train as by_hand
-from posttrain.sft.adapter_files import CONFIG_NAME, WEIGHTS_NAME, load_adapter
-from posttrain.sft.chat_template import Message
+from posttrain.sft.adapters.files import CONFIG_NAME, WEIGHTS_NAME, load_adapter
+from posttrain.sft.chat.masking import encode_for_training
+from posttrain.sft.chat.template import Message
 from posttrain.sft.command import copy_adapter, encode_until, run_engine, sft_command
-from posttrain.sft.data import Row
-from posttrain.sft.hub_data import ChatRow, MappedRows
-from posttrain.sft.masking import encode_for_training
+from posttrain.sft.data.dataset import Row
+from posttrain.sft.data.hub import ChatRow, MappedRows
 from posttrain.sft.presets import CPU, PRESETS, T4, SFTPreset
-from posttrain.sft.trl_engine import EngineRun
+from posttrain.sft.training import run as by_hand
+from posttrain.sft.training.trl_engine import EngineRun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

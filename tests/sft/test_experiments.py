@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from posttrain.sft import experiments
-from posttrain.sft.data import build_dataset
+from posttrain.sft.adapters.injection import inject_lora, lora_parameters
+from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.data.dataset import build_dataset
 from posttrain.sft.experiments import ENGINES, OVERFIT, SWEEP, answers_of, initial_adapter
-from posttrain.sft.lora import LoRAConfig, inject_lora, lora_parameters
 from posttrain.sft.presets import CPU
-from posttrain.sft.train import base_model, first_adapted_block
+from posttrain.sft.training.run import base_model, first_adapted_block
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
     monkeypatch.setattr(experiments, "write_answers", write)
     monkeypatch.setattr(experiments, "tokenizer_of", lambda name: None)
     monkeypatch.setattr(experiments, "base_model", lambda preset: None)
-    monkeypatch.setattr("posttrain.sft.evaluation.plain_model", lambda model: None)
-    monkeypatch.setattr("posttrain.pretraining.decoding.PackedGPT", lambda model: None)
+    monkeypatch.setattr("posttrain.sft.training.evaluation.plain_model", lambda model: None)
+    monkeypatch.setattr("posttrain.pretraining.sampling.decoding.PackedGPT", lambda model: None)
     return calls
 
 

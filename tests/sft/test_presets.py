@@ -13,22 +13,31 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from posttrain.pretraining.gpt import GPT
+from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft import presets
-from posttrain.sft import train as by_hand
-from posttrain.sft.adapter_files import load_adapter
-from posttrain.sft.chat_formats import FORMATS
-from posttrain.sft.chat_template import EncodedChat
-from posttrain.sft.lora import inject_lora, trainable_parameter_count
-from posttrain.sft.memory import (
+from posttrain.sft.adapters.files import load_adapter
+from posttrain.sft.adapters.injection import inject_lora, trainable_parameter_count
+from posttrain.sft.chat.formats import FORMATS
+from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.presets import (
+    A100,
+    CPU,
+    PRESETS,
+    T4,
+    T4_QWEN,
+    SFTPreset,
+    dtype_of,
+    get_preset,
+)
+from posttrain.sft.training import run as by_hand
+from posttrain.sft.training.memory import (
     PUBLISHED_SHAPES,
     FineTuneMemory,
     adapter_parameters,
     finetune_memory,
     total_parameters,
 )
-from posttrain.sft.presets import A100, CPU, PRESETS, T4, T4_QWEN, SFTPreset, get_preset
-from posttrain.sft.trl_engine import peft_config, run_trl, sft_config
+from posttrain.sft.training.trl_engine import peft_config, run_trl, sft_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -217,3 +226,9 @@ def test_an_unknown_preset_is_one_clear_sentence(name: str) -> None:
 def test_presets_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         CPU.batch_size = 1  # type: ignore[misc]
+
+
+def test_the_type_that_a_preset_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "preferred_dtype", lambda: torch.float64)
+    assert dtype_of(replace(CPU, dtype="auto")) == torch.float64
+    assert dtype_of(replace(CPU, dtype="float16")) == torch.float16

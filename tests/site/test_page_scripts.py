@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import pytest
 
-from posttrain.core.plotting import figure, label_lines, show
+from posttrain.core.figures.plotting import figure, label_lines, show
 
 STATIC = Path(__file__).parents[2] / "book" / "_static"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

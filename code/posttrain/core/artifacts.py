@@ -22,11 +22,11 @@ from typing import Any
 
 from filelock import Timeout
 
-from posttrain.core import store
-from posttrain.core.code_hash import module_hashes
 from posttrain.core.errors import ArtifactError
-from posttrain.core.files import is_disk_full, plain, sync_to_disk, write_json_atomic
 from posttrain.core.machine import package_version, run_record
+from posttrain.core.storage import store
+from posttrain.core.storage.code_hash import module_hashes
+from posttrain.core.storage.files import is_disk_full, plain, sync_to_disk, write_json_atomic
 
 KEY_DIGITS = 16
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posttrain.core import texts
-from posttrain.core.conversion import convert_once, is_intact, without_progress_bars
 from posttrain.core.errors import AssetError
-from posttrain.core.paths import data_folder, home, package_folder
+from posttrain.core.storage import texts
+from posttrain.core.storage.conversion import convert_once, is_intact, without_progress_bars
+from posttrain.core.storage.paths import data_folder, home, package_folder
 
 if TYPE_CHECKING:
     import datasets

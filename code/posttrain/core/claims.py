@@ -18,10 +18,10 @@ Chapter: start/how_this_book_works.
 import re
 from dataclasses import dataclass
 
-from posttrain.core.files import write_json_atomic
 from posttrain.core.goals import Goal, goals_file, rows_of
 from posttrain.core.goals_table import GoalRow, measured_text, wanted_text
 from posttrain.core.stats import Estimate
+from posttrain.core.storage.files import write_json_atomic
 
 SENTENCE = re.compile(r"[a-z][a-z0-9-]*")
 

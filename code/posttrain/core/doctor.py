@@ -14,7 +14,7 @@ from posttrain.core.machine import (
     memory_gib,
     package_version,
 )
-from posttrain.core.paths import home
+from posttrain.core.storage.paths import home
 
 REQUIRED = (
     "torch", "numpy", "scipy", "safetensors", "filelock", "platformdirs", "psutil", "tqdm",

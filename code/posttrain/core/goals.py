@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.core.files import write_json_atomic
 from posttrain.core.goals_table import GoalRow, GoalsTable, Kind
-from posttrain.core.paths import goals_folder
+from posttrain.core.storage.files import write_json_atomic
+from posttrain.core.storage.paths import goals_folder
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -196,7 +196,8 @@ def goals_file(chapter: str, folder: Path | None = None) -> Path:
 
     Args:
         chapter: The chapter's path below ``book/``, such as ``pretraining/attention``.
-        folder: Where the chapters' files lie; by default `posttrain.core.paths.goals_folder`.
+        folder: Where the chapters' files lie; by default
+            `posttrain.core.storage.paths.goals_folder`.
 
     Returns:
         ``pretraining__attention.json`` in the folder, whether it exists or not.
@@ -217,7 +218,8 @@ def collect_goals(folder: Path | None = None) -> list[GoalRow]:
     """Read the rows of all chapters, goals and claims.
 
     Args:
-        folder: Where the chapters' files lie; by default `posttrain.core.paths.goals_folder`.
+        folder: Where the chapters' files lie; by default
+            `posttrain.core.storage.paths.goals_folder`.
 
     Returns:
         The rows, chapter by chapter in alphabetical order; none if the folder is missing.

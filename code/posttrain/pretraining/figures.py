@@ -5,10 +5,10 @@ Chapter: pretraining/training_dynamics.
 
 from collections.abc import Mapping, Sequence
 
-from posttrain.core.checkpoints import History
-from posttrain.core.plotting import INK, SvgFigure, band, figure, reference, show
+from posttrain.core.figures.plotting import INK, SvgFigure, band, figure, reference, show
 from posttrain.core.stats import Estimate, mean_interval
-from posttrain.pretraining.metrics import smoothed
+from posttrain.core.training.checkpoints import History
+from posttrain.pretraining.training.metrics import smoothed
 
 
 def loss_figure(history: History, goal: float, window: int = 50) -> SvgFigure:

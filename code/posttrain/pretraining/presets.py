@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from posttrain.core.optimization import TrainingConfig
-from posttrain.pretraining.gpt import GPTConfig
+from posttrain.core.training.optimization import TrainingConfig
+from posttrain.pretraining.model.gpt import GPTConfig
 
 VOCABULARY = 64  # characters in the corpus "shakespeare"; the corpus is asked at run time
 

@@ -19,15 +19,15 @@ from tqdm.auto import tqdm
 
 from posttrain.core.artifacts import get_or_build
 from posttrain.core.errors import AssetError
-from posttrain.core.files import atomic_path, write_json_atomic
-from posttrain.sft.adapter_files import CONFIG_NAME, WEIGHTS_NAME
-from posttrain.sft.chat_template import EncodedChat, special_tokens
-from posttrain.sft.hub_data import ChatRow, load_alpaca
-from posttrain.sft.masking import encode_for_training
+from posttrain.core.storage.files import atomic_path, write_json_atomic
+from posttrain.sft.adapters.files import CONFIG_NAME, WEIGHTS_NAME
+from posttrain.sft.chat.masking import encode_for_training
+from posttrain.sft.chat.template import EncodedChat, special_tokens
+from posttrain.sft.data.hub import ChatRow, load_alpaca
 from posttrain.sft.presets import SFTPreset, get_preset
-from posttrain.sft.train import check_device, fine_tuned
-from posttrain.sft.trl_engine import EngineRun, model_source, run_trl
-from posttrain.sft.unsloth_engine import run_unsloth
+from posttrain.sft.training.run import check_device, fine_tuned
+from posttrain.sft.training.trl_engine import EngineRun, model_source, run_trl
+from posttrain.sft.training.unsloth_engine import run_unsloth
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,7 +59,7 @@ def run_engine(
     if preset.engine == "by_hand":
         raise ValueError(
             f"the preset {preset.name!r} is trained by hand: call "
-            "posttrain.sft.train.fine_tuned"
+            "posttrain.sft.training.run.fine_tuned"
         )
     check_device(preset)
     run = run_trl if preset.engine == "trl" else run_unsloth
@@ -176,7 +176,7 @@ def _by_engine(preset: SFTPreset) -> tuple[dict[str, Any], Path]:
         build,
         config=asdict(preset),
         data=hashlib.sha256(json.dumps([asdict(x) for x in examples]).encode()).hexdigest(),
-        modules=[__name__, "posttrain.sft.unsloth_worker"],
+        modules=[__name__, "posttrain.sft.training.unsloth_worker"],
     )
     shown = {
         **artifact.metrics,

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posttrain.core.artifacts import get_or_build
-from posttrain.core.files import write_json_atomic
-from posttrain.sft.data import Row, build_dataset, dataset_hash, few_shot_prompt
-from posttrain.sft.evaluation import (
+from posttrain.core.storage.files import write_json_atomic
+from posttrain.sft.adapters.injection import inject_lora
+from posttrain.sft.data.dataset import Row, build_dataset, dataset_hash, few_shot_prompt
+from posttrain.sft.data.forgetting import general_chats, play_windows
+from posttrain.sft.presets import CPU, SFTPreset, dtype_of
+from posttrain.sft.training.evaluation import (
     conversation_losses,
     encode_rows,
     right_answers,
     tokenizer_of,
     write_answers,
 )
-from posttrain.sft.forgetting import general_chats, play_windows
-from posttrain.sft.lora import inject_lora
-from posttrain.sft.presets import CPU, SFTPreset
-from posttrain.sft.train import SFTRun, base_model, dtype_of, train_adapter, tuned_model
+from posttrain.sft.training.run import SFTRun, base_model, train_adapter, tuned_model
 
 _UPPER_BLOCKS = tuple(range(26, 30))  # the last four of SmolLM2's 30 blocks
 
@@ -87,7 +87,7 @@ class Answers:
     texts: list[str]
 
     def right(self, *, strict: bool) -> list[bool]:
-        """See :func:`posttrain.sft.evaluation.right_answers`.
+        """See :func:`posttrain.sft.training.evaluation.right_answers`.
 
         Args:
             strict: Whether an answer outside the format counts as wrong.
@@ -118,8 +118,8 @@ def answers_of(
     rows = data["test"]
 
     def build(out: Path, scratch: Path) -> None:
-        from posttrain.pretraining.decoding import PackedGPT
-        from posttrain.sft.evaluation import plain_model
+        from posttrain.pretraining.sampling.decoding import PackedGPT
+        from posttrain.sft.training.evaluation import plain_model
 
         model = base_model(CPU) if run is None else tuned_model(run)
         packed, tokenizer = PackedGPT(plain_model(model)), tokenizer_of(CPU.model)
@@ -223,8 +223,8 @@ def compare_engines(preset: SFTPreset = ENGINES) -> dict[str, EngineCurve]:
     rows = build_dataset()["train"][: steps * preset.batch_size]
 
     def build(out: Path, scratch: Path) -> dict[str, Any]:
-        from posttrain.sft.trl_engine import run_trl
-        from posttrain.sft.unsloth_engine import run_unsloth
+        from posttrain.sft.training.trl_engine import run_trl
+        from posttrain.sft.training.unsloth_engine import run_unsloth
 
         examples = encode_rows(rows, tokenizer_of(preset.model), preset.max_length)
         start = initial_adapter(preset, scratch / "start")
@@ -243,7 +243,11 @@ def compare_engines(preset: SFTPreset = ENGINES) -> dict[str, EngineCurve]:
         build,
         config={"preset": asdict(preset)},
         data=dataset_hash(rows),
-        modules=[__name__, "posttrain.sft.trl_engine", "posttrain.sft.unsloth_worker"],
+        modules=[
+            __name__,
+            "posttrain.sft.training.trl_engine",
+            "posttrain.sft.training.unsloth_worker",
+        ],
     )
     return {name: EngineCurve(**curve) for name, curve in artifact.metrics.items()}
 
@@ -260,7 +264,7 @@ def initial_adapter(preset: SFTPreset, folder: Path) -> Path:
 
     Chapter: sft/fine_tuning.
     """
-    from posttrain.sft.adapter_files import save_adapter
+    from posttrain.sft.adapters.files import save_adapter
 
     model = base_model(preset)
     inject_lora(model, preset.lora, preset.training.seed)

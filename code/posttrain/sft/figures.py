@@ -6,9 +6,9 @@ Chapter: sft/fine_tuning.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posttrain.core.checkpoints import History
-from posttrain.core.plotting import SvgFigure, band, figure, reference, show
+from posttrain.core.figures.plotting import SvgFigure, band, figure, reference, show
 from posttrain.core.stats import Estimate
+from posttrain.core.training.checkpoints import History
 
 
 def fit_figure(history: History) -> SvgFigure:
@@ -118,8 +118,8 @@ def overfit_figure(
     lowest = min(rows, key=lambda row: row["val_loss"])["val_loss"]
     alt = (
         f"Left: the training loss ends at {rows[-1]['train_loss']:.2f} nats; the validation "
-        f"loss is lowest at {lowest:.2f} and ends at {rows[-1]['val_loss']:.2f}. Right: held-out "
-        f"accuracy ends at {values[-1]:.0%}, with wide bands."
+        f"loss is lowest at {lowest:.2f} and ends at {rows[-1]['val_loss']:.2f}. Right: "
+        f"held-out accuracy ends at {values[-1]:.0%}, with wide bands."
     )
     return show(fig, alt=alt, name="overfit")
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from posttrain.core.optimization import TrainingConfig
-from posttrain.sft.lora import LINEAR_LAYERS, LoRAConfig
+import torch
+
+from posttrain.core.machine import preferred_dtype
+from posttrain.core.training.optimization import TrainingConfig
+from posttrain.sft.adapters.lora import LINEAR_LAYERS, LoRAConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class SFTPreset:
     Attributes:
         name: ``cpu``, ``t4``, ``t4-qwen`` or ``a100``.
         model: A name that ``posttrain.core.assets`` knows, or a repository on the hub.
-        chat_format: How the model writes a conversation; see ``posttrain.sft.chat_formats``.
+        chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
         dataset: ``reckoning`` (built here) or ``alpaca-cleaned`` (from the hub).
         engine: Who trains: ``by_hand``, ``trl`` or ``unsloth``.
         quantization: ``nf4`` holds the frozen weights in 4 bits; ``None`` in ``dtype``.
@@ -155,3 +158,20 @@ def get_preset(name: str) -> SFTPreset:
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def dtype_of(preset: SFTPreset) -> torch.dtype:
+    """Say in which type a preset computes.
+
+    Args:
+        preset: The preset.
+
+    Returns:
+        The type of its frozen weights.
+
+    Chapter: sft/fine_tuning.
+    """
+    if preset.dtype == "auto":
+        return preferred_dtype()
+    dtype: torch.dtype = getattr(torch, preset.dtype)
+    return dtype

@@ -1,0 +1,1 @@
+"""Figures that stand in a page: drawn with matplotlib, written as SVG."""

@@ -1,0 +1,1 @@
+"""The training loop of every stage, its optimizer and its checkpoints."""

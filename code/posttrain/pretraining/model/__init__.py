@@ -1,0 +1,1 @@
+"""The decoder: its layers, its weights, and what it costs."""

@@ -1,0 +1,1 @@
+"""From logits to text: filters, the draw, and decoding with a cache."""

@@ -1,0 +1,1 @@
+"""Training runs, what is measured on them, and what can go wrong."""

@@ -1,0 +1,1 @@
+"""LoRA and DoRA: layers, models that carry them, merging, and files."""

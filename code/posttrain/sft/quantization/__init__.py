@@ -1,0 +1,1 @@
+"""Weights in 4 bits, by hand and by library."""

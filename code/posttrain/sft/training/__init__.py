@@ -1,0 +1,1 @@
+"""Training runs: packing, the loss, memory, the engines, and the evaluation."""

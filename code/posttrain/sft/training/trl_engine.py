@@ -1,0 +1,248 @@
+"""The same run through TRL and PEFT.
+
+Chapter: sft/fine_tuning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from posttrain.core.training.optimization import TrainingConfig
+from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.presets import SFTPreset, dtype_of
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """What an engine reports.
+
+    Attributes:
+        losses: Mean loss of each step's batch, before the step, in nats.
+        seconds: Time in training alone; of a run that was resumed, the time since.
+        tokens: Tokens that were read, padding not counted.
+        adapter: Folder of the trained adapter, in PEFT's format.
+    """
+
+    losses: list[float]
+    seconds: float
+    tokens: int
+    adapter: Path
+
+
+def peft_config(config: LoRAConfig) -> LoraConfig:
+    """Say the same to PEFT.
+
+    Args:
+        config: Our configuration; its field names are PEFT's.
+
+    Returns:
+        PEFT's configuration.
+
+    Chapter: sft/lora.
+    """
+    from peft import LoraConfig
+
+    fields = asdict(config)
+    for name in ("target_modules", "layers_to_transform"):
+        fields[name] = list(fields[name]) if fields[name] is not None else None
+    return LoraConfig(task_type="CAUSAL_LM", **fields)
+
+
+def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
+    """Say the same to TRL.
+
+    Args:
+        preset: Schedule, optimizer and batch.
+        folder: Where the trainer may write.
+
+    Returns:
+        TRL's configuration. The rows keep their order, and what does not fill a batch at the
+        end of a pass is dropped, as here. In a warm-up, transformers' schedule is one step
+        behind ours: its first step has rate zero.
+
+    Chapter: sft/fine_tuning.
+    """
+    from trl import SFTConfig  # type: ignore[attr-defined]
+
+    training: TrainingConfig = preset.training
+    on_gpu = preset.device != "cpu"
+    cosine = training.lr_scheduler_type == "cosine"
+    schedule: dict[str, Any] = {
+        "lr_scheduler_type": "cosine" if cosine else "constant_with_warmup"
+    }
+    if cosine and training.min_lr_ratio:
+        schedule = {
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr_rate": training.min_lr_ratio},
+        }
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=preset.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        max_steps=training.max_steps,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        max_length=preset.max_length,
+        train_sampling_strategy="sequential",
+        dataloader_drop_last=True,
+        gradient_checkpointing=on_gpu,  # activations would not fit beside long conversations
+        use_cpu=not on_gpu,
+        bf16=False,  # no autocast: the model is loaded in the type it computes in
+        fp16=on_gpu and preset.dtype == "float16",  # whose small gradients must be scaled
+        logging_steps=1,
+        save_strategy="steps" if training.save_steps else "no",
+        save_steps=training.save_steps or 1,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        **schedule,
+    )
+
+
+def fit(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[EncodedChat],
+    preset: SFTPreset,
+    folder: Path,
+) -> EngineRun:
+    """Run TRL's SFTTrainer on a model that has its adapter already.
+
+    With ``save_steps``, a run that was interrupted goes on from its last checkpoint where it is
+    started again with the same folder, model, examples and preset.
+
+    Args:
+        model: A PEFT model. Its adapter is trained in float32, also where the weights are in 4
+            bits; TRL would train it in bfloat16 there.
+        tokenizer: Its tokenizer.
+        examples: Encoded conversations, in the order of training.
+        preset: Schedule, optimizer and batch.
+        folder: Gets the adapter.
+
+    Returns:
+        What happened.
+
+    Chapter: sft/fine_tuning.
+    """
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTTrainer  # type: ignore[attr-defined]
+
+    own = folder / "trainer" / _fingerprint(model, examples, preset)
+    own.mkdir(parents=True, exist_ok=True)
+    trainer = SFTTrainer(
+        cast(Any, model),
+        args=sft_config(preset, own),
+        train_dataset=Dataset.from_list(
+            [{"input_ids": x.input_ids, "assistant_masks": x.assistant_mask} for x in examples]
+        ),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(own)))
+    seconds = time.perf_counter() - started
+    log = trainer.state.log_history
+    model.save_pretrained(str(folder / "adapter"))
+    shutil.rmtree(folder / "trainer")
+    return EngineRun(
+        losses=[float(entry["loss"]) for entry in log if "loss" in entry],
+        seconds=seconds,
+        tokens=int(max(entry.get("num_tokens", 0) for entry in log)),
+        adapter=folder / "adapter",
+    )
+
+
+def _fingerprint(model: PeftModel, examples: Sequence[EncodedChat], preset: SFTPreset) -> str:
+    """Name a run, so that no checkpoint of another one is taken for its own."""
+    rows = [[x.input_ids, x.assistant_mask] for x in examples]
+    digest = hashlib.sha256(json.dumps([asdict(preset), rows]).encode())
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def run_trl(
+    preset: SFTPreset,
+    examples: Sequence[EncodedChat],
+    folder: Path,
+    *,
+    adapter: Path | None = None,
+) -> EngineRun:
+    """Train with TRL and PEFT in this process.
+
+    Args:
+        preset: The run; ``quantization="nf4"`` loads the weights through bitsandbytes.
+        examples: Encoded conversations, in the order of training.
+        folder: Gets the adapter.
+        adapter: Start from this one; a new one is drawn where it is left out.
+
+    Returns:
+        What happened.
+
+    Chapter: sft/fine_tuning.
+    """
+    import torch
+    from peft import PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    source, dtype = model_source(preset.model), dtype_of(preset)
+    options: dict[str, Any] = {}
+    if preset.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, device_map={"": preset.device}, trust_remote_code=False, **options
+    )
+    torch.manual_seed(preset.training.seed)
+    tuned = (
+        PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        if adapter
+        else get_peft_model(model, peft_config(preset.lora))
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return fit(tuned, tokenizer, examples, preset, folder)
+
+
+def model_source(name: str) -> str:
+    """Say where the libraries find a model.
+
+    Args:
+        name: A name that ``posttrain.core.assets`` knows, a folder, or a repository.
+
+    Returns:
+        A folder, or the repository's name.
+
+    Chapter: sft/fine_tuning.
+    """
+    from posttrain.core.assets import MODELS, model_folder
+
+    return str(model_folder(name)) if name in MODELS else name

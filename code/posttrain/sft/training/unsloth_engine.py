@@ -1,0 +1,110 @@
+"""The same run through Unsloth, in a process of its own.
+
+Unsloth rewrites parts of transformers, PEFT and TRL when it is imported. A job goes in as a
+file and a result comes out as files, so that nothing of that reaches the other engines.
+
+Chapter: sft/fine_tuning.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from posttrain.core.errors import PosttrainError
+from posttrain.core.storage.files import write_json_atomic
+from posttrain.core.training.optimization import TrainingConfig
+from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.presets import SFTPreset
+from posttrain.sft.training.trl_engine import EngineRun
+
+
+class EngineError(PosttrainError):
+    """A trainer in another process failed."""
+
+
+def run_unsloth(
+    preset: SFTPreset,
+    examples: Sequence[EncodedChat],
+    folder: Path,
+    *,
+    adapter: Path | None = None,
+) -> EngineRun:
+    """Train with Unsloth in a process of its own.
+
+    Args:
+        preset: The run; with ``quantization="nf4"`` the weights are held in 4 bits.
+        examples: Encoded conversations, in the order of training.
+        folder: Gets the adapter, and ``log.txt`` with all that Unsloth says.
+        adapter: Start from this one; a new one is drawn where it is left out.
+
+    Returns:
+        What happened.
+
+    Raises:
+        EngineError: If the process fails. It quotes the end of the log.
+
+    Chapter: sft/fine_tuning.
+    """
+    (folder / "result.json").unlink(missing_ok=True)  # of an earlier run
+    folder.mkdir(parents=True, exist_ok=True)
+    job = {
+        "preset": asdict(preset),
+        "examples": [asdict(example) for example in examples],
+        "adapter": str(adapter) if adapter else None,
+    }
+    write_json_atomic(folder / "job.json", job)
+    log = folder / "log.txt"
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with log.open("wb") as output:
+        finished = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "posttrain.sft.training.unsloth_worker",
+                str(folder.resolve()),
+            ],
+            cwd=folder,  # Unsloth writes a folder of compiled code where it runs
+            env={**os.environ, **quiet},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    result = folder / "result.json"
+    if finished.returncode or not result.is_file():
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        end = " / ".join(said.splitlines()[-4:])
+        raise EngineError(
+            f"Unsloth's process ended with code {finished.returncode}: {end[-400:]} "
+            f"(all of it: {log})"
+        )
+    found = json.loads(result.read_text(encoding="utf-8"))
+    return EngineRun(**{**found, "adapter": Path(found["adapter"])})
+
+
+def preset_from(fields: dict[str, Any]) -> SFTPreset:
+    """Read a preset back from JSON.
+
+    Args:
+        fields: What ``dataclasses.asdict`` gave.
+
+    Returns:
+        The preset.
+
+    Chapter: sft/fine_tuning.
+    """
+    return SFTPreset(
+        **{
+            **fields,
+            "lora": LoRAConfig(**fields["lora"]),
+            "training": TrainingConfig(**fields["training"]),
+        }
+    )

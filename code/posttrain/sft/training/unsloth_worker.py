@@ -1,0 +1,70 @@
+"""Unsloth's own process: ``python -m posttrain.sft.training.unsloth_worker FOLDER``.
+
+Reads ``job.json`` in the folder, trains, writes ``result.json``. Started by
+:func:`posttrain.sft.training.unsloth_engine.run_unsloth`. Unsloth must be imported before
+everything that it rewrites, and is imported nowhere else in this package.
+
+Chapter: sft/fine_tuning.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+
+def main(folder: Path) -> None:
+    """Do the job of a folder.
+
+    Args:
+        folder: Holds ``job.json``.
+
+    Chapter: sft/fine_tuning.
+    """
+    from unsloth import FastLanguageModel  # first: it patches what comes after
+
+    from posttrain.core.storage.files import write_json_atomic
+    from posttrain.sft.chat.template import EncodedChat
+    from posttrain.sft.presets import dtype_of
+    from posttrain.sft.training.trl_engine import fit, model_source
+    from posttrain.sft.training.unsloth_engine import preset_from
+
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    preset = preset_from(job["preset"])
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_source(preset.model),
+        max_seq_length=preset.max_length,
+        dtype=dtype_of(preset),
+        load_in_4bit=preset.quantization == "nf4",
+    )
+    lora = preset.lora
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=list(lora.target_modules),
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        layers_to_transform=list(lora.layers_to_transform)
+        if lora.layers_to_transform
+        else None,
+        use_gradient_checkpointing=False if preset.device == "cpu" else "unsloth",
+        random_state=preset.training.seed,
+    )
+    if job["adapter"]:
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        set_peft_model_state_dict(
+            model, load_file(Path(job["adapter"]) / "adapter_model.safetensors")
+        )
+    examples = [EncodedChat(**example) for example in job["examples"]]
+    run = fit(model, tokenizer, examples, preset, folder)
+    write_json_atomic(folder / "result.json", {**asdict(run), "adapter": str(run.adapter)})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

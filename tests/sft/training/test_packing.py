@@ -1,0 +1,155 @@
+"""sft.training.packing: labels inside each document, order of the batches, what is refused."""
+
+import pytest
+import torch
+
+from posttrain.sft.chat.masking import IGNORE_INDEX
+from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.training.packing import PackedBatch, PackedBatches, pack
+
+A = EncodedChat([10, 11, 12, 13], [0, 0, 1, 1])
+B = EncodedChat([20, 21], [0, 1])
+C = EncodedChat([30, 31, 32], [0, 1, 0])
+NO = IGNORE_INDEX
+
+
+def examples(count: int) -> list[EncodedChat]:
+    """Documents of different lengths; the first token tells them apart."""
+    return [EncodedChat([index, 7, *[8] * (index % 3)], [0, 1, *[0] * (index % 3)])
+            for index in range(count)]  # fmt: skip
+
+
+def first_tokens(batch: PackedBatch) -> list[int]:
+    return [int(part[0]) for part in batch.input_ids.split(batch.lengths)]
+
+
+# --- one batch ---
+
+
+def test_documents_lie_end_to_end() -> None:
+    batch = pack([A, B, C])
+    assert batch.input_ids.tolist() == [10, 11, 12, 13, 20, 21, 30, 31, 32]
+    assert batch.lengths == (4, 2, 3) and batch.longest == 4
+    assert batch.input_ids.dtype == batch.labels.dtype == torch.int64
+    assert batch.stream is None and batch.first_block == 0
+
+
+def test_a_label_is_the_next_token_of_the_same_document() -> None:
+    batch = pack([A, B, C])
+    #                              10  11  12  13  20  21  30  31  32
+    assert batch.labels.tolist() == [NO, 12, 13, NO, 21, NO, 31, NO, NO]
+    assert batch.trained_tokens == 4
+
+
+def test_no_label_crosses_a_border() -> None:
+    """A plain shift over the whole row would train 20 from 13, which is another's text."""
+    trained_first = EncodedChat([20, 21], [1, 1])
+    with pytest.raises(ValueError, match="the first token is trained"):
+        pack([A, trained_first])
+    for first in (A, B, C):
+        batch = pack([first, B])
+        assert batch.labels[len(first.input_ids) - 1] == NO
+
+
+def test_slots_are_places_in_a_table_of_documents() -> None:
+    # 4 columns: row 0 is full, row 1 has two tokens, row 2 three
+    assert pack([A, B, C]).slots.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
+    assert pack([B]).slots.tolist() == [0, 1]
+
+
+def test_moving_a_batch_moves_its_tensors() -> None:
+    batch = pack([A, B], [torch.zeros(4, 3), torch.ones(2, 3)], first_block=1)
+    assert batch.stream is not None and batch.stream.shape == (6, 3)
+    moved = batch.to("meta")
+    assert moved.stream is not None
+    assert {t.device.type for t in (moved.input_ids, moved.labels, moved.stream)} == {"meta"}
+    assert moved.slots.device.type == "meta"
+    assert moved.lengths == batch.lengths and moved.first_block == 1
+    assert pack([A]).to("meta").stream is None
+
+
+def test_what_cannot_be_packed_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is nothing to pack: give at least one encoded"):
+        pack([])
+    with pytest.raises(ValueError, match="none of the 2 tokens is trained"):
+        pack([A, EncodedChat([1, 2], [0, 0])])
+    with pytest.raises(ValueError, match="1 mask entries for 2 tokens"):
+        pack([EncodedChat([1, 2], [0])])
+
+
+def test_streams_must_be_those_of_the_examples() -> None:
+    streams = [torch.zeros(4, 3), torch.zeros(2, 3)]
+    sentence = (
+        r"the streams have \[4, 2\] rows and the examples \[2, 4\] tokens: give one stream"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        pack([B, A], streams, 1)
+    with pytest.raises(ValueError, match=r"\[4, 2\] rows and the examples \[4\] tokens"):
+        pack([A], streams, 1)
+    with pytest.raises(ValueError, match="first_block is 2, and nothing says what the blocks"):
+        pack([A], None, 2)
+
+
+# --- batches without end ---
+
+
+def test_every_example_comes_once_in_each_pass() -> None:
+    batches = PackedBatches(examples(12), 4)
+    assert batches.steps_per_epoch == 3
+    passes = [[t for _ in range(3) for t in first_tokens(next(batches))] for _ in range(4)]
+    assert all(sorted(seen) == list(range(12)) for seen in passes)
+    assert len({tuple(seen) for seen in passes}) == 4  # shuffled anew
+
+
+def test_the_rest_that_fills_no_batch_is_dropped_and_changes_from_pass_to_pass() -> None:
+    batches = PackedBatches(examples(11), 4)
+    passes = [{t for _ in range(2) for t in first_tokens(next(batches))} for _ in range(5)]
+    assert all(len(seen) == 8 for seen in passes)
+    assert set.union(*passes) == set(range(11))
+
+
+def test_the_seed_decides_the_order() -> None:
+    def order(seed: int) -> list[list[int]]:
+        return [first_tokens(next(batches)) for batches in [PackedBatches(examples(9), 3, seed)]
+                for _ in range(7)]  # fmt: skip
+
+    assert order(1) == order(1) != order(2)
+    state = torch.get_rng_state()
+    order(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_order_can_be_kept() -> None:
+    batches = PackedBatches(examples(7), 3, seed=None)
+    assert [batches.rows(), first_tokens(next(batches))] == [[0, 1, 2]] * 2
+    assert [first_tokens(next(batches)) for _ in range(3)] == [[3, 4, 5], [0, 1, 2], [3, 4, 5]]
+
+
+def test_a_resumed_run_sees_what_follows() -> None:
+    batches = PackedBatches(examples(10), 3, seed=5)
+    for _ in range(4):  # into the second pass
+        next(batches)
+    state = batches.state_dict()
+    expected = [first_tokens(next(batches)) for _ in range(6)]
+    other = PackedBatches(examples(10), 3, seed=5)
+    other.load_state_dict(state)
+    assert [first_tokens(next(other)) for _ in range(6)] == expected
+    assert iter(other) is other and state == {"step": 4}
+
+
+def test_each_example_brings_its_own_stream() -> None:
+    rows = examples(6)
+    streams = [torch.full((len(row.input_ids), 2), float(i)) for i, row in enumerate(rows)]
+    batch = next(PackedBatches(rows, 4, seed=3, streams=streams, first_block=1))
+    assert batch.stream is not None and batch.first_block == 1
+    starts = [int(part[0, 0]) for part in batch.stream.split(batch.lengths)]
+    assert starts == first_tokens(batch) and len(set(starts)) == 4
+    with pytest.raises(ValueError, match="5 streams for 6 examples: give one for each"):
+        PackedBatches(rows, 4, streams=streams[:5], first_block=1)
+
+
+@pytest.mark.parametrize("size", [0, 4, -1])
+def test_a_batch_that_cannot_be_filled_is_refused(size: int) -> None:
+    sentence = f"batch_size is {size}: give 1 to the number of examples, 3"
+    with pytest.raises(ValueError, match=sentence):
+        PackedBatches([A, B, C], size)

@@ -1,0 +1,237 @@
+"""posttrain.sft.training.trl_engine: TRL and PEFT are told the same, and do the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from posttrain.core.training.optimization import TrainingConfig, learning_rate_at
+from posttrain.sft.adapters.files import WEIGHTS_NAME, load_adapter, save_adapter
+from posttrain.sft.adapters.injection import inject_lora, lora_layers
+from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.presets import T4, T4_QWEN, SFTPreset
+from posttrain.sft.training import run as by_hand
+from posttrain.sft.training.trl_engine import model_source, peft_config, run_trl, sft_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+pytest.importorskip("trl")
+
+EXAMPLES = [
+    EncodedChat([1, 40 + i, 50, *range(60 + i, 64 + 2 * i)], [0, 0, 0, *[1] * (4 + i)])
+    for i in range(7)
+]
+
+
+@pytest.fixture
+def preset(tiny_preset: SFTPreset) -> SFTPreset:
+    training = TrainingConfig(
+        max_steps=4, learning_rate=0.02, min_lr_ratio=0.0, weight_decay=0.1, bf16=False,
+        adam_beta2=0.99,
+    )  # fmt: skip
+    return replace(tiny_preset, training=training)
+
+
+def changed(preset: SFTPreset, **training: Any) -> SFTPreset:
+    return replace(preset, training=replace(preset.training, **training))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS_NAME)
+
+
+# --- what TRL and PEFT are told ---
+
+
+def test_peft_gets_every_field() -> None:
+    lora = LoRAConfig(r=3, lora_alpha=5, lora_dropout=0.1, target_modules=("q_proj", "up_proj"),
+                      use_rslora=True, use_dora=True, layers_to_transform=(1, 2))  # fmt: skip
+    theirs = peft_config(lora)
+    assert theirs.task_type == "CAUSAL_LM" and theirs.target_modules == {"q_proj", "up_proj"}
+    for name, value in asdict(replace(lora, target_modules=("x",))).items():
+        if name != "target_modules":
+            assert getattr(theirs, name) == (list(value) if isinstance(value, tuple) else value)
+    assert peft_config(LoRAConfig()).layers_to_transform is None
+
+
+def test_trl_gets_every_setting(preset: SFTPreset, tmp_path: Path) -> None:
+    theirs = sft_config(changed(preset, seed=5, gradient_accumulation_steps=3), tmp_path)
+    for name in ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+                 "max_grad_norm", "max_steps", "warmup_steps"):  # fmt: skip
+        assert getattr(theirs, name) == getattr(preset.training, name), name
+    assert theirs.per_device_train_batch_size == 2 and theirs.gradient_accumulation_steps == 3
+    assert theirs.seed == 5 and theirs.max_length == 32 and theirs.use_cpu
+    assert not (theirs.bf16 or theirs.fp16 or theirs.gradient_checkpointing or theirs.packing)
+    assert theirs.save_strategy == "no" and theirs.report_to == []
+
+
+def test_on_a_gpu_activations_are_recomputed_and_float16_is_scaled(tmp_path: Path) -> None:
+    t4 = sft_config(T4, tmp_path)
+    assert t4.gradient_checkpointing and t4.fp16 and not t4.bf16 and not t4.use_cpu
+    assert t4.save_strategy == "steps" and t4.save_steps == 100
+    other = sft_config(replace(T4_QWEN, dtype="bfloat16"), tmp_path)
+    assert not other.fp16 and other.gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_lr_ratio": 0.0}, {"min_lr_ratio": 0.1}, {"lr_scheduler_type": "constant"},
+        {"min_lr_ratio": 0.0, "warmup_steps": 3},
+    ],
+)  # fmt: skip
+def test_the_schedules_agree_after_the_warm_up(
+    preset: SFTPreset, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    training = TrainingConfig(max_steps=10, learning_rate=0.3, **settings)
+    theirs = sft_config(replace(preset, training=training), tmp_path)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=training.learning_rate)
+    scheduler = transformers.get_scheduler(
+        theirs.lr_scheduler_type, optimizer, theirs.warmup_steps, theirs.max_steps,
+        theirs.lr_scheduler_kwargs,
+    )  # fmt: skip
+    for step in range(10):
+        rate = optimizer.param_groups[0]["lr"]
+        if step >= training.warmup_steps:
+            assert rate == pytest.approx(learning_rate_at(step, training), abs=1e-12)
+        elif step == 0:
+            assert rate == 0 < learning_rate_at(0, training)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_model_is_a_name_of_ours_a_folder_or_a_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("posttrain.core.assets.model_folder", lambda name: Path("/at") / name)
+    assert model_source("smollm2-135m-instruct") == "/at/smollm2-135m-instruct"
+    assert model_source("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+
+
+# --- what they do ---
+
+
+@pytest.fixture
+def start(preset: SFTPreset, tmp_path: Path) -> Path:
+    """An adapter to start from: the one that our seed 0 draws."""
+    model = by_hand.base_model(preset)
+    inject_lora(model, preset.lora, seed=0)
+    save_adapter(model, preset.lora, tmp_path / "start", base_model_name=preset.model)
+    return tmp_path / "start"
+
+
+Runner = Callable[[SFTPreset], tuple[list[float], Path]]
+
+
+@pytest.fixture
+def ours(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Runner:
+    """The same run by hand, on the same examples in the same order."""
+    monkeypatch.setattr(by_hand, "tokenizer_of", lambda name: tokenizer)
+    monkeypatch.setattr(by_hand, "encode_rows", lambda rows, *rest: rows)
+
+    def run(preset: SFTPreset) -> tuple[list[float], Path]:
+        rows: Any = EXAMPLES
+        _, history, _ = by_hand.train_adapter(
+            preset, rows, rows[:1], tmp_path / "hand", keep_order=True
+        )
+        return history.loss, tmp_path / "hand" / "last"
+
+    return run
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_steps": 4},  # the fourth step begins a second pass: one example fills no batch
+        {"max_steps": 3, "gradient_accumulation_steps": 3, "min_lr_ratio": 0.1,
+         "max_grad_norm": 0.5},
+    ],
+    ids=["plain", "accumulated"],
+)  # fmt: skip
+def test_losses_and_adapters_equal_ours_step_by_step(
+    preset: SFTPreset, start: Path, ours: Runner, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    preset = changed(preset, **settings)
+    run = run_trl(preset, EXAMPLES, tmp_path / "trl", adapter=start)
+    losses, adapter = ours(preset)
+    assert len(run.losses) == len(losses) == settings["max_steps"]
+    assert losses[0] - losses[-1] > 0.1  # something was learned
+    assert_close(run.losses, losses, atol=1e-4, rtol=0)
+    own, theirs = weights(adapter), weights(run.adapter)
+    assert_close(theirs, own, atol=1e-4, rtol=0)
+    before = weights(start)
+    moved = [(own[name] - before[name]).abs().max().item() for name in own]
+    assert min(moved) > 1e-3
+    seen = settings.get("gradient_accumulation_steps", 1) * 2 * settings["max_steps"]
+    order = [*EXAMPLES[:6]] * 4
+    assert run.tokens == sum(len(example.input_ids) for example in order[:seen])
+    assert run.seconds > 0 and not (tmp_path / "trl" / "trainer").exists()
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(
+    preset: SFTPreset, start: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    preset = changed(preset, save_steps=2)
+    whole = run_trl(preset, EXAMPLES, tmp_path / "whole", adapter=start)
+    step, steps = transformers.Trainer.training_step, []
+
+    def interrupt(*parts: Any, **rest: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(*parts, **rest)
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_trl(preset, EXAMPLES, tmp_path / "run", adapter=start)
+    # another run in the same folder starts anew
+    other = run_trl(changed(preset, learning_rate=0.01, max_steps=1), EXAMPLES,
+                    tmp_path / "run" / "other", adapter=start)  # fmt: skip
+    assert len(other.losses) == 1 and len(steps) == 5
+    run = run_trl(preset, EXAMPLES, tmp_path / "run", adapter=start)
+    assert len(steps) == 7  # steps 2 and 3 only
+    assert run.losses == whole.losses
+    assert all(
+        torch.equal(a, weights(run.adapter)[n]) for n, a in weights(whole.adapter).items()
+    )
+
+
+def test_in_four_bits_the_adapter_stays_in_float32(preset: SFTPreset, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    four_bit = changed(replace(preset, quantization="nf4"), max_steps=2)
+    run = run_trl(four_bit, EXAMPLES, tmp_path)
+    tensors = weights(run.adapter)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert all(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    assert all(map(math.isfinite, run.losses)) and len(run.losses) == 2
+    coarse = [t.bfloat16().float() for t in tensors.values()]  # what bfloat16 would have left
+    assert not any(torch.equal(a, b) for a, b in zip(coarse, tensors.values(), strict=True))
+
+
+def test_without_a_start_the_seed_draws_the_adapter(preset: SFTPreset, tmp_path: Path) -> None:
+    preset = changed(preset, max_steps=1, seed=3, learning_rate=1e-9)
+    run = run_trl(preset, EXAMPLES, tmp_path)
+    model = by_hand.base_model(preset)  # where it loads too
+    assert load_adapter(model, run.adapter).r == 2
+    base = transformers.AutoModelForCausalLM.from_pretrained(preset.model)
+    torch.manual_seed(3)
+    theirs = peft.get_peft_model(base, peft_config(preset.lora)).state_dict()
+    for name, layer in lora_layers(model).items():
+        drawn = theirs[f"base_model.model.model.{name}.lora_A.default.weight"]
+        assert_close(layer.lora_A, drawn, atol=1e-7, rtol=0)
+        assert 0 < layer.lora_B.abs().max() < 1e-8
