@@ -131,9 +131,9 @@ def rate(program: Path, page: str, url: str) -> Scores:
     middle = rated[RUNS // 2]
     points, reasons = dict(middle.points), dict(middle.reasons)
     for name in CATEGORIES[1:]:
-        by_name = sorted(rated, key=lambda scores, name=name: scores.points[name])
-        points[name] = by_name[RUNS // 2].points[name]
-        reasons[name] = by_name[RUNS // 2].reasons[name]
+        by_points = sorted((scores.points[name], at) for at, scores in enumerate(rated))
+        points[name], at = by_points[RUNS // 2]
+        reasons[name] = rated[at].reasons[name]
     runs = tuple(scores.points["performance"] for scores in rated)
     return Scores(page, points, reasons, runs)
 

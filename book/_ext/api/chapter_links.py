@@ -56,7 +56,7 @@ def all_uses(env: BuildEnvironment) -> dict[str, Uses]:
     """Return what each page has of the package."""
     if not hasattr(env, "chapter_uses"):
         env.chapter_uses = {}  # type: ignore[attr-defined]
-    return env.chapter_uses  # type: ignore[attr-defined,no-any-return]
+    return env.chapter_uses  # type: ignore[attr-defined]
 
 
 def listing_lines(path: Path, options: dict[str, Any]) -> tuple[int, int]:

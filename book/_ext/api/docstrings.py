@@ -63,7 +63,7 @@ def index_of(app: Sphinx) -> PackageIndex:
         app.package_index = PackageIndex(  # type: ignore[attr-defined]
             Path(app.srcdir) / "code", app.config.api_package
         )
-    return app.package_index  # type: ignore[attr-defined,no-any-return]
+    return app.package_index  # type: ignore[attr-defined]
 
 
 def papers_of(app: Sphinx) -> list[Paper]:
@@ -71,7 +71,7 @@ def papers_of(app: Sphinx) -> list[Paper]:
     if not hasattr(app, "source_papers"):
         files = [Path(app.srcdir, file) for file in getattr(app.config, "bibtex_bibfiles", [])]
         app.source_papers = read_bibliography(*files)  # type: ignore[attr-defined]
-    return app.source_papers  # type: ignore[attr-defined,no-any-return]
+    return app.source_papers  # type: ignore[attr-defined]
 
 
 def modules_on_page(text: str, package: str) -> Iterator[tuple[int, str]]:

@@ -9,20 +9,12 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 
+from book._ext.chapters.stages import folder_titles
 from posttrain.core.goals_table import GoalRow, measured_text, result_text, wanted_text
 
 SCOREBOARD = "book/scoreboard"
 SITE = "site"
-STAGES = {
-    "pretraining": "Stage 0 · Pre-training",
-    "sft": "Stage 1 · Supervised fine-tuning",
-    "dpo": "Stage 2 · Preference alignment",
-    "grpo": "Stage 3 · RL for reasoning",
-    "tool_use": "Stage 4 · Tool use",
-    "evaluation": "Stage 5 · Evaluation and red-teaming",
-    "infra": "Infrastructure",
-    SITE: "The site itself",
-}
+STAGES = {**folder_titles(), SITE: "The site itself"}  # the site's goals stand last
 COLUMNS = ("goal", "result", "measured", "wanted", "chapter")
 # What `make site-check` measures on the finished site; what cannot run leaves its goal out.
 SITE_GOALS = (

@@ -10,6 +10,8 @@ import yaml
 
 BOOK = "book/"
 STAGES = Path(__file__).resolve().parents[2] / "stages.yml"
+# Folders with chapters that belong to no stage, and so to no week.
+BESIDE = {"infra": "Infrastructure"}
 NO_BREAK = "\u00a0"
 KEYS = {"folder", "title", "weeks", "outcome", "compute"}
 
@@ -33,6 +35,11 @@ class Stage:
     weeks: tuple[int, int]
     outcome: str
     compute: tuple[str, ...]
+
+    @property
+    def heading(self) -> str:
+        """Such as ``Stage 0 · Pre-training``."""
+        return f"Stage {self.number} · {self.title}"
 
     @property
     def weeks_text(self) -> str:
@@ -128,11 +135,11 @@ def stage_folder(docname: str) -> str:
 
 
 @cache
-def chapter_folders() -> frozenset[str]:
-    """Return the folders that hold chapters: those of the stages, and the infrastructure's."""
-    return frozenset({stage.folder for stage in read_stages(STAGES)} | {"infra"})
+def folder_titles() -> Mapping[str, str]:
+    """Return the titles of the folders that hold chapters, in the book's order."""
+    return {stage.folder: stage.heading for stage in read_stages(STAGES)} | BESIDE
 
 
 def is_chapter(docname: str) -> bool:
     """Tell whether a page is a chapter, such as ``book/sft/lora``."""
-    return stage_folder(docname) in chapter_folders()
+    return stage_folder(docname) in folder_titles()
