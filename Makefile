@@ -112,11 +112,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 site-check: $(STAMP)
-	@$(RUN_ENV) TORCH='$(TORCH)' python tools/site_check.py --only '$(CHECKS)' \
+	@$(RUN_ENV) TORCH='$(TORCH)' python -m tools.site.check --only '$(CHECKS)' \
 	  $(if $(SKIP_MISSING),--skip-missing)
 
 offline: $(STAMP)
-	@$(RUN_ENV) python tools/offline_zip.py
+	@$(RUN_ENV) python -m tools.site.offline_zip
 
 # The pages are read, not run. The settings must lie where _config.yml does.
 links: $(STAMP)
@@ -128,7 +128,7 @@ links: $(STAMP)
 .PHONY: notebooks
 # The cells are not run.
 notebooks: $(STAMP)
-	@$(RUN_ENV) python tools/notebooks.py
+	@$(RUN_ENV) python -m tools.notebooks.builder
 
 clean:
 	rm -rf _build

@@ -1,8 +1,6 @@
 """The API pages and the package: each public module on one page, each symbol with a chapter."""
 
-import importlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +11,11 @@ import yaml
 
 pytest.importorskip("sphinx")
 pytest.importorskip("pybtex")
+from book._ext.api import chapter_links, package_index, papers
+from book._ext.api import docstrings as api_docstrings
+
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
-sys.path.insert(0, str(BOOK / "_ext"))
-package_index = importlib.import_module("package_index")
-papers = importlib.import_module("papers")
-api_docstrings = importlib.import_module("api_docstrings")
-chapter_links = importlib.import_module("chapter_links")
 
 CODE = ROOT / "code"
 INDEX = package_index.PackageIndex(CODE)

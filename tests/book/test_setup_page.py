@@ -1,11 +1,8 @@
 """What the setup page says of the repository is true: variables, extras, commands, versions."""
 
 import ast
-import importlib
 import re
-import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -137,11 +134,11 @@ def test_each_place_says_whether_it_was_tried() -> None:
 
 
 @pytest.fixture
-def address_in_text(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def address_in_text() -> ModuleType:
     pytest.importorskip("sphinx")
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
-    yield importlib.import_module("address_in_text")
-    sys.modules.pop("address_in_text", None)
+    from book._ext.site import address_in_text
+
+    return address_in_text
 
 
 def app_at(address: str) -> Any:

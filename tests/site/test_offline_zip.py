@@ -5,9 +5,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from offline_zip import archive_name, files_of, main, pack
 
 from posttrain import __version__
+from tools.site.offline_zip import archive_name, files_of, main, pack
 
 FILES = {
     "index.html": "first",

@@ -130,7 +130,7 @@ def test_live_code_asks_for_nothing_until_it_is_started(tab: Any) -> None:
 @pytest.fixture
 def formulas(tab: Any, tmp_path: Path) -> Any:
     """A page from a folder, like an unpacked site: formulas at its beginning and its end."""
-    offline_assets = pytest.importorskip("offline_assets")
+    offline_assets = pytest.importorskip("book._ext.theme.offline_assets")
     pytest.importorskip("mathjax")
     app: Any = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
     config: Any = SimpleNamespace(mathjax3_config=None, mathjax_path="")
