@@ -113,16 +113,6 @@ def test_the_pattern_for_places_on_one_machine(line: str, forbidden: bool) -> No
     assert bool(PERSONAL_PATH.search(line)) is forbidden
 
 
-@pytest.mark.parametrize(("files", "limit"), [(modules, 300), (chapters, 600)])
-def test_length(files, limit: int) -> None:  # type: ignore[no-untyped-def]
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in files()
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > limit
-    }
-    assert not long, f"more than {limit} lines: {long}"
-
-
 def test_no_package_hides_the_standard_library_module_code() -> None:
     assert not (ROOT / "code" / "__init__.py").exists()
 
@@ -138,6 +128,15 @@ def test_every_module_has_a_test_file() -> None:
         if not any((ROOT / "tests" / file).is_file() for file in files):
             missing.append(f"{name.as_posix()} wants tests/{files[-1]}")
     assert not missing, "\n".join(missing)
+
+
+def test_every_room_says_what_it_is_and_holds_no_code() -> None:
+    packages = sorted(path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+    folders = {path.parent for path in modules()} - {PACKAGE}
+    assert [folder for folder in folders if folder / "__init__.py" not in packages] == []
+    for path in packages:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree) and len(tree.body) == 1, path.relative_to(PACKAGE)
 
 
 def test_every_exception_from_that_rule_names_a_module() -> None:

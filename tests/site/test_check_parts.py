@@ -340,7 +340,7 @@ def test_each_control_is_looked_for_on_a_short_page_that_has_it(folder: Path) ->
 
 def test_the_search_terms(tmp_path: Path) -> None:
     terms = read_terms()
-    assert len(terms) == 10
+    assert len(terms) >= 10
     for term, page in terms.items():
         source = (ROOT / page.replace(".html", ".md")).read_text(encoding="utf-8")
         assert term.lower() in source.lower()

@@ -177,7 +177,7 @@ def option(body: str, key: str) -> list[str]:
 
 def test_the_glossary_has_a_meaning_and_a_chapter_for_each_term() -> None:
     found = entries()
-    assert 60 <= len(found) <= 100
+    assert len(found) >= 60
     for name, body in found.items():
         line = body.splitlines()[0].strip()
         match = re.fullmatch(r"(\S.*[.!]) →[ \u00a0]\{doc\}`([\w/]+)`", line)
