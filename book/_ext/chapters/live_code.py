@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
+
+from book._ext.chapters.myst import read
 
 TABLE = "book/launch.yml"
 GROUP = "launch-buttons"
@@ -46,12 +47,7 @@ def cells_of(source: str) -> list[str | None]:
     Returns:
         An entry for each code cell, in order.
     """
-    notebook = jupytext.reads(source, fmt="md:myst")
-    return [
-        cell.source if HIDDEN & set(cell.metadata.get("tags", ())) else None
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    return [cell.source if HIDDEN & cell.tags else None for cell in read(source).cells]
 
 
 def settings(app: Sphinx, page: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("sphinx")
-pytest.importorskip("jupytext")
 from docutils import nodes
 
 from book._ext.chapters import live_code
