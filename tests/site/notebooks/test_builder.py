@@ -225,9 +225,8 @@ def test_every_form_of_a_removing_tag_keeps_the_cell(make: Make, options: str) -
 
 def test_only_the_options_of_cells_are_renamed() -> None:
     shown = "````markdown\n```{code-cell}\n:tags: [remove-cell]\n```\n````\n"
-    source = [
-        f"---\ntags: [remove-cell]\n---\n{shown}```{{code-cell}}\n:tags: [remove-input]\nx\n```\n"
-    ]
+    cell = "```{code-cell}\n:tags: [remove-input]\nx\n```\n"
+    source = [f"---\ntags: [remove-cell]\n---\n{shown}{cell}"]
     keep_removed_cells(None, "page", source)  # type: ignore[arg-type]
     assert source[0].count("remove-cell") == 2 and "[removed-input]" in source[0]
 

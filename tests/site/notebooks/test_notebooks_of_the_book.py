@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 pytest.importorskip("jupyter_book")
+from book._ext.chapters.launch_table import read_launch_table
 from book._ext.chapters.myst import read as source_of
 from book._ext.site.address import repository_url
 from tools.notebooks.builder import make_notebooks, site_of
 from tools.notebooks.checks import Places, check_notebooks
-from tools.notebooks.first_cell import pinned, read_launch_table, requirements_of
+from tools.notebooks.first_cell import pinned, requirements_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = ROOT / "code"
