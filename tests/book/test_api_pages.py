@@ -13,6 +13,7 @@ pytest.importorskip("sphinx")
 pytest.importorskip("pybtex")
 from book._ext.api import chapter_links, package_index, papers
 from book._ext.api import docstrings as api_docstrings
+from book._ext.chapters.myst import read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -20,10 +21,6 @@ BOOK = ROOT / "book"
 CODE = ROOT / "code"
 INDEX = package_index.PackageIndex(CODE)
 TABLE = re.compile(r"^```\{module-table\} ?([\w.]*)$", re.MULTILINE)
-INCLUDE = re.compile(
-    r"^(`{3,}|:{3,})\{literalinclude\} (\S+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL
-)
-OPTION = re.compile(r"^:([\w-]+):(.*)$", re.MULTILINE)
 
 
 def pages() -> list[str]:
@@ -49,13 +46,8 @@ def modules_on_pages() -> Counter[str]:
 
 def listings(text: str) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Line, file and options of each ``literalinclude`` of a page."""
-    for match in INCLUDE.finditer(text):
-        options = {name: value.strip().strip('"') for name, value in OPTION.findall(match[3])}
-        raw = {name: value[1:] for name, value in OPTION.findall(match[3])}
-        for name in ("start-at", "start-after", "end-at", "end-before"):
-            if name in raw:  # YAML's quotes keep leading spaces
-                options[name] = raw[name].removeprefix('"').removesuffix('"')
-        yield text[: match.start()].count("\n") + 1, match[2], options
+    for block in read(text).named("literalinclude"):
+        yield block.start, block.argument, block.options
 
 
 def listing_fault(text: str, page: Path, on_pages: Counter[str]) -> Iterator[str]:

@@ -3,11 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
+
+from book._ext.chapters.myst import Block, Page, read
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -29,71 +30,6 @@ def path(request: pytest.FixtureRequest) -> Path:
     if not file.is_file():
         pytest.skip(f"{request.param} is not written yet")
     return file
-
-
-# --- reading a MyST page ---
-
-
-@dataclass
-class Block:
-    """A directive, with the numbers of its first and last line."""
-
-    name: str
-    argument: str
-    start: int
-    end: int = 0
-    options: dict[str, str] = field(default_factory=dict)
-    body: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Page:
-    """A page: its directives, and its lines of prose by number."""
-
-    blocks: list[Block] = field(default_factory=list)
-    prose: dict[int, str] = field(default_factory=dict)
-
-    def named(self, *names: str) -> list[Block]:
-        return [block for block in self.blocks if block.name in names]
-
-
-CODE = {"code", "code-cell", "code-block", "literalinclude", "math", "raw", "mermaid"}
-FENCE = re.compile(r"^\s*(`{3,}|:{3,})(?:\{([\w:.-]+)\})?\s*(.*)$")
-
-
-def read(text: str) -> Page:
-    """Split a page into directives and prose; code and formulas are no prose."""
-    page, lines = Page(), text.splitlines()
-    first = lines.index("---", 1) + 1 if lines and lines[0] == "---" else 0
-    stack: list[tuple[str, Block]] = []
-    in_options = display_math = False
-    for number, line in enumerate(lines[first:], first + 1):
-        match = FENCE.match(line)
-        if stack and match and not match[2] and not match[3] and match[1] == stack[-1][0]:
-            stack.pop()[1].end = number
-            in_options = False
-            continue
-        for _, block in stack:
-            block.body.append(line)
-        code = bool(stack) and stack[-1][1].name in CODE
-        if match and not code and (match[2] or match[1][0] == "`"):
-            block = Block(match[2] or "code", match[3], number)
-            stack.append((match[1], block))
-            page.blocks.append(block)
-            in_options = True
-            if match[2] and not match[2].startswith(("glue", "figure", "image")):
-                page.prose[number] = match[3] if match[2] not in CODE else ""
-            continue
-        option = re.match(r"\s*:([\w-]+):\s*(.*)$", line) if in_options else None
-        if option:
-            stack[-1][1].options[option[1]] = option[2]
-            continue
-        in_options = False
-        if line.strip() == "$$":
-            display_math = not display_math
-        elif not code and not display_math:
-            page.prose[number] = line
-    return page
 
 
 # --- the parts of a chapter ---
@@ -120,8 +56,7 @@ def cost_box(page: Page) -> Block | None:
 
 
 def shown_cells(page: Page) -> list[Block]:
-    cells = page.named("code-cell")
-    return [cell for cell in cells if "remove-cell" not in cell.options.get("tags", "")]
+    return [cell for cell in page.cells if "remove-cell" not in cell.tags]
 
 
 def exercises(page: Page) -> list[Block]:
@@ -139,7 +74,7 @@ def problems_of_exercises(page: Page) -> Iterator[str]:
             yield f"line {exercise.start}: the exercise {label!r} has no solution-start"
             continue
         end = next((line for line in ends if line > solution.start), 0)
-        cells = [c for c in page.named("code-cell") if solution.start < c.start < end]
+        cells = [c for c in page.cells if solution.start < c.start < end]
         if not cells:
             yield f"line {solution.start}: the solution of {label} runs no cell"
         if solution.options.get("class") != "dropdown":
@@ -161,10 +96,10 @@ def problems(text: str, chapter: str) -> list[str]:
     if not exercises(page):
         found.append("no exercise")
     cells = shown_cells(page)
-    last = "\n".join(cells[-1].body) if cells else ""
+    last = cells[-1].python if cells else ""
     calls = [
         node
-        for node in ast.walk(ast.parse(re.sub(r"^:\w.*|^[%!].*", "", last, flags=re.M)))
+        for node in ast.walk(ast.parse(last))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check_goals"
     ]
     if not calls:

@@ -1,23 +1,23 @@
 """Code on a page is no wider than the page's column from 1280 pixels on."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from book._ext.chapters.myst import read
+
 BOOK = Path(__file__).parents[2] / "book"
 PAGES = sorted(BOOK.rglob("*.md"))
 COLUMNS = 98  # what fits into a box inside the column; the rest of the column holds two more
-BLOCK = re.compile(r"^(`{3,})(\{code-cell\}|[a-z]+)[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-HIDDEN = re.compile(r"^:tags:.*\bremove-(?:cell|input)\b", re.MULTILINE)
+HIDDEN = {"remove-cell", "remove-input"}
 
 
 def wide_lines(text: str) -> Iterator[str]:
     """Find the lines of shown code that a reader would have to scroll for."""
-    for _, _, code in BLOCK.findall(text):
-        if not HIDDEN.search(code):
-            yield from (line for line in code.splitlines() if len(line) > COLUMNS)
+    for block in read(text).named("code-cell", "code"):
+        if not HIDDEN & block.tags:
+            yield from (line for line in block.body if len(line) > COLUMNS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(BOOK).as_posix())

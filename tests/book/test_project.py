@@ -4,9 +4,12 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from book._ext.chapters.myst import read, without
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -212,10 +215,8 @@ def test_readme_example_runs() -> None:
 
 def code_cells(text: str) -> Iterator[ast.Module]:
     """The parsed code cells of a MyST page, their options and magics left out."""
-    for _, body in re.findall(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", text, re.M | re.S):
-        body = re.sub(r"\A---\n.*?^---\n", "", body, flags=re.M | re.S)
-        lines = [line for line in body.splitlines() if not re.match(r":\w|\s*[%!]", line)]
-        yield ast.parse("\n".join(lines))
+    for cell in read(text).cells:
+        yield ast.parse(cell.python)
 
 
 def name_called(call: ast.Call) -> str | None:
@@ -246,12 +247,16 @@ def key_pattern(key: ast.expr) -> str | None:
     return None
 
 
-def glued_keys(text: str) -> Iterator[re.Pattern[str]]:
+@cache
+def glued_keys(text: str) -> tuple[re.Pattern[str], ...]:
     """A pattern for each key that the page's cells glue, alone or as the keys of a dict.
 
     Where a cell glues under a name that it computes, every string in that cell counts.
     """
-    cells = list(code_cells(text))
+    return tuple(_glued_keys(list(code_cells(text))))
+
+
+def _glued_keys(cells: list[ast.Module]) -> Iterator[re.Pattern[str]]:
     functions = gluing_functions(cells)
     for cell in cells:
         for call in ast.walk(cell):
@@ -280,15 +285,10 @@ def used_glue_keys(text: str) -> Iterator[tuple[str, str]]:
         yield page, key.split(":")[0]
 
 
-def without_code(text: str) -> str:
-    return re.sub(
-        r"^(`{3,})\{(?:code-cell|code-block)\}.*?^\1\s*$", "", text, flags=re.M | re.S
-    )
-
-
 def missing_glue(path: Path) -> list[str]:
     missing = []
-    for page, key in used_glue_keys(without_code(path.read_text(encoding="utf-8"))):
+    text = without(path.read_text(encoding="utf-8"), "code-cell", "code-block")
+    for page, key in used_glue_keys(text):
         source = path
         if page:
             beside, from_book = path.parent / page, BOOK / page

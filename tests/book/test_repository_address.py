@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from book._ext.site.address import repository_url, site_url
+from book._ext.site.address import owner_and_name, repository_url, site_url
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +36,8 @@ def places(words: list[str], files: list[Path]) -> dict[str, int]:
 
 def test_the_address_is_typed_once() -> None:
     repository = repository_url(ROOT / "_config.yml")
-    owner_and_name = "/".join(repository.split("/")[-2:])
     site = site_url(repository).split("://")[1].rstrip("/")
-    assert places([owner_and_name, site], project_files()) == {"_config.yml": 1}
+    assert places([owner_and_name(repository), site], project_files()) == {"_config.yml": 1}
 
 
 def test_an_address_elsewhere_is_found(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from book._ext.chapters.myst import read, without
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "code" / "posttrain"
 TABLE = yaml.safe_load(Path(__file__).with_name("unnamed.yml").read_text(encoding="utf-8"))
 MODULES: dict[str, str] = TABLE["modules"]
 SYMBOLS: dict[str, dict[str, str]] = TABLE["symbols"]
 
-CELL = re.compile(r"^(`{3,})\{code-cell\}.*?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-NO_PYTHON = re.compile(r"^(?::\w|[%!]).*", re.MULTILINE)  # a cell's options, and magics
 ROLE = re.compile(r"\{[\w:-]+\}`[^`]*`")
 INLINE = re.compile(r"`([^`\n]+)`|^:(?:pyobject|start-at): (.+)", re.MULTILINE)
 
@@ -33,10 +33,10 @@ def chapters() -> list[Path]:
 
 def names_in_code(text: str) -> set[str]:
     """Names in a page's cells, `inline code` and included objects; comments do not count."""
-    words = " ".join(map(" ".join, INLINE.findall(ROLE.sub("", CELL.sub("", text)))))
+    words = " ".join(map(" ".join, INLINE.findall(ROLE.sub("", without(text, "code-cell")))))
     found = set(re.findall(r"\w+", words))
-    for _, cell in CELL.findall(text):
-        for node in ast.walk(ast.parse(NO_PYTHON.sub("", cell))):
+    for cell in read(text).cells:
+        for node in ast.walk(ast.parse(cell.python)):
             if isinstance(node, ast.alias):
                 found.add(node.name)
             elif isinstance(node, ast.Name):

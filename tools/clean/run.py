@@ -18,11 +18,11 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from book._ext.chapters.launch_table import LaunchTableError, read_launch_table
 from posttrain.core.errors import PosttrainError
 from posttrain.core.goals import Goal
 from posttrain.core.storage.files import write_json_atomic
 from tools.clean.environment import HIDDEN, Environment
-from tools.notebooks.first_cell import read_launch_table
 from tools.notebooks.run import Run, run_with
 
 ROOT = Path(__file__).parents[2]
@@ -42,9 +42,15 @@ def shortest_pages(root: Path) -> list[str]:
 
     Returns:
         Pages such as ``book/sft/lora``, in the order of the launch table.
+
+    Raises:
+        CleanRunError: If the launch table is missing.
     """
     shortest: dict[str, str] = {}
-    pages = read_launch_table(root)["pages"]
+    try:
+        pages = read_launch_table(root)["pages"]
+    except LaunchTableError as error:
+        raise CleanRunError(str(error)) from error
     for page in pages:
         stage = page.rpartition("/")[0]
         if not (root / "code" / "posttrain" / stage.removeprefix("book/")).is_dir():

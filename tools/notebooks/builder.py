@@ -28,6 +28,7 @@ from sphinx.builders import Builder
 from sphinx.domains import Domain
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from book._ext.chapters.myst import read
 from book._ext.site.address import repository_url, site_url
 from posttrain.core.goals import Goal
 from posttrain.core.storage.files import write_text_atomic
@@ -38,7 +39,6 @@ from tools.notebooks.inline import NotebookError, Page
 
 ROOT = Path(__file__).parents[2]
 
-OPTIONS = re.compile(r"^:tags:.*$|^---\n.*?^---$", re.MULTILINE | re.DOTALL)  # of a cell
 TAG = re.compile(r"\bremove[-_](cell|input|output)\b")
 NOTE = """\
 *This notebook was made from [a page of {title}]({address}), which shows what its cells gave \
@@ -156,7 +156,11 @@ class NotebookBuilder(Builder):
 
 def keep_removed_cells(app: Sphinx, docname: str, source: list[str]) -> None:
     """Rename the tags that would remove a cell: later cells need what it defines."""
-    source[0] = OPTIONS.sub(lambda found: TAG.sub(r"removed-\1", found[0]), source[0])
+    lines = source[0].splitlines(keepends=True)
+    for cell in read(source[0]).cells:
+        for place in range(cell.start, cell.first - 1):  # its options
+            lines[place] = TAG.sub(r"removed-\1", lines[place])
+    source[0] = "".join(lines)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

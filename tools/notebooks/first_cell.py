@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from book._ext.chapters.launch_table import LaunchTableError, read_launch_table
 from tools.notebooks.cells import Code
 from tools.notebooks.inline import REVISION, NotebookError
 
@@ -71,15 +70,6 @@ def head_of(root: Path) -> str:
     )
 
 
-def read_launch_table(root: Path) -> dict[str, Any]:
-    """Read ``book/launch.yml``: what notebooks install, and which pages fit Binder."""
-    file = root / "book" / "launch.yml"
-    if not file.is_file():
-        raise NotebookError("book/launch.yml is missing: it says what each page installs")
-    table: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return table
-
-
 def pinned(names: Iterable[str], table: dict[str, Any], root: Path) -> list[str]:
     """Add to names the versions of ``requirements.lock``, but for what is taken as found.
 
@@ -139,8 +129,14 @@ def first_cell(docname: str, repository: str, root: Path) -> Code:
 
     Returns:
         The cell, with a place for the revision.
+
+    Raises:
+        NotebookError: If the launch table is missing, or names what the lock lacks.
     """
-    table = read_launch_table(root)
+    try:
+        table = read_launch_table(root)
+    except LaunchTableError as error:
+        raise NotebookError(str(error)) from error
     packages, alone = (
         _list(pinned(requirements_of(docname, table, part), table, root))
         for part in ("packages", "alone")

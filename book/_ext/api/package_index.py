@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from book._ext.chapters.myst import read
+
 CHAPTER = re.compile(r"^Chapter: (\w+/\w+(?:, \w+/\w+)*)\.$")
-CELL = re.compile(r"^(`{3,})\{code-cell\}.*?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-NO_PYTHON = re.compile(r"^(?::\w|[%!]).*", re.MULTILINE)  # a cell's options, and magics
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
@@ -239,9 +239,9 @@ def names_in_cells(text: str) -> tuple[dict[str, str], set[str]]:
     """
     imported: dict[str, str] = {}
     defined: set[str] = set()
-    for _, cell in CELL.findall(text):
+    for cell in read(text).cells:
         try:
-            tree = ast.parse(NO_PYTHON.sub("", cell))
+            tree = ast.parse(cell.python)
         except SyntaxError:  # a cell in another language, or one that asks the shell
             continue
         imported |= imported_names(tree)

@@ -23,7 +23,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from book._ext.chapters.stages import is_chapter
+from book._ext.site.stages import is_chapter
 
 NO_PROSE = (
     nodes.title, nodes.subtitle, nodes.rubric, nodes.caption, nodes.literal,

@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 
-from book._ext.chapters.stages import folder_titles
+from book._ext.site.stages import folder_titles
 from posttrain.core.claims import broken_text
 from posttrain.core.goals_table import GoalRow, measured_text, result_text, wanted_text
 

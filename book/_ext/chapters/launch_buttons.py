@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-TABLE = "book/launch.yml"
+from book._ext.chapters.launch_table import TABLE, entry_of, repository_of, table_of
+
 COLAB = "https://colab.research.google.com/github"
 BINDER = "https://mybinder.org/v2/gh"
 NOTEBOOKS = "notebooks"
@@ -56,32 +55,6 @@ class Place:
         }
 
 
-def read_table(root: Path) -> dict[str, Any]:
-    """Read the launch table and check what it says of Binder.
-
-    Args:
-        root: The folder of the book's configuration.
-
-    Returns:
-        The table: ``pages`` by name, ``binder`` with what a session has, both in GiB.
-
-    Raises:
-        ExtensionError: If the table is missing, or calls a page fit for Binder that is not.
-    """
-    file = root / TABLE
-    if not file.is_file():
-        raise ExtensionError(f"{TABLE} is missing: it says which pages fit Binder")
-    table: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    most = table["binder"]["memory"] - table["binder"]["server"]
-    for page, entry in table["pages"].items():
-        if entry["binder"] and not entry["memory"] <= most:
-            raise ExtensionError(
-                f"{TABLE}: {page} is marked for Binder, but takes {entry['memory']} GiB of the "
-                f"{most:g} that Binder leaves: write binder: false"
-            )
-    return table
-
-
 def has_code(doctree: nodes.document | None) -> bool:
     """Say whether a page has code cells."""
     return doctree is not None and any(
@@ -99,32 +72,20 @@ def places(app: Sphinx, docname: str) -> list[Place]:
     Returns:
         Colab, and Binder if the page fits.
     """
-    options = app.config.html_theme_options
-    repository = "/".join(options["repository_url"].rstrip("/").split("/")[-2:])
-    colab = f"{COLAB}/{repository}/blob/{NOTEBOOKS}/{docname}.ipynb"
+    repository = repository_of(app)
+    colab = f"{COLAB}/{repository.name}/blob/{NOTEBOOKS}/{docname}.ipynb"
     found = [Place("Colab", colab, "logo_colab.png")]
     if entry_of(app, docname).get("binder"):
-        branch = options.get("repository_branch") or "main"
         source = Path(app.env.doc2path(docname)).relative_to(app.srcdir).as_posix()
-        binder = f"{BINDER}/{repository}/{branch}?urlpath=lab/tree/{source}"
+        at = f"{repository.name}/{repository.branch}"
+        binder = f"{BINDER}/{at}?urlpath=lab/tree/{source}"
         found.append(Place("Binder", binder, "logo_binder.svg"))
     return found
 
 
-def entry_of(app: Sphinx, docname: str) -> dict[str, Any]:
-    """Return what the table says of a page; nothing where it is silent."""
-    entry: dict[str, Any] = app.env.launch_table["pages"].get(docname, {})  # type: ignore[attr-defined]
-    return entry
-
-
-def load(app: Sphinx) -> None:
-    """Read the table before the pages."""
-    app.env.launch_table = read_table(Path(app.srcdir))  # type: ignore[attr-defined]
-
-
 def compare(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of a page that the table names and the book lacks."""
-    for page in app.env.launch_table["pages"]:  # type: ignore[attr-defined]
+    for page in table_of(app)["pages"]:
         if page not in env.found_docs:
             LOGGER.warning(f"{TABLE} names {page}, which is no page: remove it", type="launch")
 
@@ -162,7 +123,7 @@ def sentence(app: Sphinx, docname: str) -> nodes.paragraph:
     for number, place in enumerate(places(app, docname)):
         line += nodes.Text(" or " if number else "")
         line += nodes.reference("", place.name, refuri=place.address, internal=False)
-    entry, table = entry_of(app, docname), app.env.launch_table  # type: ignore[attr-defined]
+    entry, table = entry_of(app, docname), table_of(app)
     if entry["binder"]:
         line += nodes.Text(".")
     else:
@@ -173,7 +134,7 @@ def sentence(app: Sphinx, docname: str) -> nodes.paragraph:
 
 def warn_if_too_large(app: Sphinx, docname: str) -> None:
     """Warn if this build measured more memory than Binder has for a page marked as fit."""
-    table = app.env.launch_table  # type: ignore[attr-defined]
+    table = table_of(app)
     config = getattr(app.env, "mystnb_config", None)
     file = Path(config.output_folder if config else "", f"{docname}.glue.json")
     if not entry_of(app, docname)["binder"] or not file.is_file():
@@ -223,7 +184,7 @@ def find_menu(menus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps of a build; the theme makes its buttons at priority 501."""
-    app.connect("builder-inited", load)
+    app.setup_extension("book._ext.chapters.launch_table")
     app.connect("env-updated", compare)
     app.connect("doctree-resolved", say_where)
     app.connect("html-page-context", add_buttons, priority=505)

@@ -2,21 +2,21 @@
 
 sphinx-thebe puts scripts on every page; here nothing is loaded until the reader presses the
 button in the launch menu. Then ``live_code.js`` loads thebe from the network and asks
-mybinder.org for a session. ``book/launch.yml`` says which pages fit one; without that file none
-does. Cells that the page hides are given to the script, since others need what they define.
+mybinder.org for a session. ``book/launch.yml`` says which pages fit one. Cells that the page
+hides are given to the script, since others need what they define.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-import jupytext
-import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
-TABLE = "book/launch.yml"
-GROUP = "launch-buttons"
+from book._ext.chapters.launch_buttons import find_menu
+from book._ext.chapters.launch_table import entry_of, repository_of
+from book._ext.chapters.myst import read
+
 HIDDEN = {"remove-cell", "remove-input", "remove_cell", "remove_input"}
 BUTTON = {
     "type": "javascript",
@@ -28,15 +28,6 @@ BUTTON = {
 }
 
 
-def fits(root: Path, page: str) -> bool:
-    """Say whether the launch table marks a page as small enough for a session."""
-    file = root / TABLE
-    if not file.is_file():
-        return False
-    pages = yaml.safe_load(file.read_text(encoding="utf-8"))["pages"]
-    return bool(pages.get(page, {}).get("binder"))
-
-
 def cells_of(source: str) -> list[str | None]:
     """Return the code of each cell that a page hides, and None for each that it shows.
 
@@ -46,12 +37,7 @@ def cells_of(source: str) -> list[str | None]:
     Returns:
         An entry for each code cell, in order.
     """
-    notebook = jupytext.reads(source, fmt="md:myst")
-    return [
-        cell.source if HIDDEN & set(cell.metadata.get("tags", ())) else None
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    return [cell.source if HIDDEN & cell.tags else None for cell in read(source).cells]
 
 
 def settings(app: Sphinx, page: str) -> dict[str, Any]:
@@ -64,10 +50,10 @@ def settings(app: Sphinx, page: str) -> dict[str, Any]:
     Returns:
         The repository, its branch, the folder of the kernel and the cells.
     """
-    options = app.config.html_theme_options
+    repository = repository_of(app)
     return {
-        "repository": "/".join(options["repository_url"].rstrip("/").split("/")[-2:]),
-        "branch": options.get("repository_branch") or "main",
+        "repository": repository.name,
+        "branch": repository.branch,
         "folder": page.rpartition("/")[0],
         "cells": cells_of(Path(app.env.doc2path(page)).read_text(encoding="utf-8")),
     }
@@ -81,10 +67,9 @@ def add_button(
     doctree: nodes.document | None,
 ) -> None:
     """Add the button, the script and its settings to a page that fits."""
-    if doctree is None or not fits(Path(app.srcdir), pagename):
+    if doctree is None or not entry_of(app, pagename).get("binder"):
         return
-    menus: list[dict[str, Any]] = context.setdefault("header_buttons", [])
-    menu = next((menu for menu in menus if menu.get("label") == GROUP), None)
+    menu = find_menu(context.setdefault("header_buttons", []))
     if menu is None:
         return
     menu["buttons"].append(BUTTON)
@@ -95,5 +80,6 @@ def add_button(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Look at a page after the launch buttons were made (priority 505)."""
+    app.setup_extension("book._ext.chapters.launch_table")
     app.connect("html-page-context", add_button, priority=506)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

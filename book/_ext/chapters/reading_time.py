@@ -14,7 +14,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from book._ext.chapters.stages import is_chapter
+from book._ext.site.stages import is_chapter
 
 WORDS_PER_MINUTE = 200
 LINES_PER_MINUTE = 20

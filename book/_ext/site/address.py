@@ -42,6 +42,27 @@ def repository_url(config_path: Path) -> str:
     return url.strip().removesuffix("/").removesuffix(".git")
 
 
+def owner_and_name(repository_url: str) -> str:
+    """Return what services call a repository.
+
+    Args:
+        repository_url: Such as ``https://github.com/owner/name``.
+
+    Returns:
+        Such as ``owner/name``.
+
+    Raises:
+        ValueError: If the address is not that of a repository on GitHub.
+    """
+    match = REPOSITORY.fullmatch(repository_url)
+    if match is None:
+        raise ValueError(
+            f"{repository_url!r} is not the address of a repository on GitHub: write "
+            "https://github.com/<owner>/<name> in _config.yml"
+        )
+    return f"{match['owner']}/{match['name']}"
+
+
 def site_url(repository_url: str) -> str:
     """Return where GitHub Pages shows the site of a repository.
 
@@ -55,15 +76,12 @@ def site_url(repository_url: str) -> str:
     Raises:
         ValueError: If the address is not that of a repository on GitHub.
     """
-    match = REPOSITORY.fullmatch(repository_url)
-    if match is None:
-        raise ValueError(
-            f"{repository_url!r} is not the address of a repository on GitHub: write "
-            "https://github.com/<owner>/<name> in _config.yml, or give the site's own address "
-            "there under html: baseurl:"
-        )
-    host = f"{match['owner'].lower()}.github.io"
-    name = match["name"]
+    try:
+        owner, name = owner_and_name(repository_url).split("/")
+    except ValueError as error:
+        own = "or give the site's own address there under html: baseurl:"
+        raise ValueError(f"{error}, {own}") from error
+    host = f"{owner.lower()}.github.io"
     return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
 
 

@@ -13,8 +13,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ConfigError
 from sphinx.util.docutils import SphinxDirective
 
-from book._ext.chapters.stages import STAGES, Stage, pages_in_order, read_stages, stage_folder
 from book._ext.site import timeline_svg
+from book._ext.site.stages import STAGES, Stage, pages_in_order, read_stages, stage_folder
 
 
 class CardsPlace(nodes.General, nodes.Element):

@@ -7,7 +7,7 @@ bar, a planned one is dashed; a word in the bar says the same.
 from collections.abc import Collection, Sequence
 from html import escape
 
-from book._ext.chapters.stages import Stage
+from book._ext.site.stages import Stage
 
 WRITTEN, PLANNED = "written", "planned"
 

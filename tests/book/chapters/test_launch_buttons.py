@@ -11,10 +11,9 @@ import yaml
 
 pytest.importorskip("sphinx_book_theme")
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 from sphinx.util.docutils import docutils_namespace
 
-from book._ext.chapters import launch_buttons
+from book._ext.chapters.launch_table import LaunchTableError, checked, read_launch_table
 
 ROOT = Path(__file__).parents[3]
 REPOSITORY = "https://github.com/somebody/some-book"
@@ -147,13 +146,13 @@ def test_pages_and_table_must_agree(build: Build) -> None:
 def test_a_page_too_large_for_binder_is_refused(build: Build) -> None:
     entry = {"memory": 1.8, "seconds": 1, "binder": True}
     with pytest.raises(
-        ExtensionError, match=r"book/small is marked .* takes 1.8 GiB of the 1.75"
+        LaunchTableError, match=r"book/small is marked .* takes 1.8 GiB of the 1.75"
     ):
         build(TABLE | {"pages": TABLE["pages"] | {"book/small": entry}})
 
 
 def test_a_missing_table_is_named(build: Build) -> None:
-    with pytest.raises(ExtensionError, match=r"book/launch.yml is missing"):
+    with pytest.raises(LaunchTableError, match=r"book/launch.yml is missing"):
         build(None)
 
 
@@ -167,7 +166,7 @@ def test_a_measured_size_contradicts_the_table(build: Build, tmp_path: Path) -> 
 
 
 def test_the_books_table_is_consistent() -> None:
-    table = launch_buttons.read_table(ROOT)
+    table = checked(read_launch_table(ROOT))
     assert all(
         {"memory", "seconds", "binder"} <= entry.keys() for entry in table["pages"].values()
     )

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("sphinx")
-pytest.importorskip("jupytext")
 from docutils import nodes
 
 from book._ext.chapters import live_code
@@ -46,7 +45,7 @@ x = 1
 "<!-- <script> </script>"
 ```
 """
-TABLE = "pages:\n  book/a/small: {binder: true}\n  book/a/large: {binder: false}\n"
+TABLE = {"pages": {"book/a/small": {"binder": True}, "book/a/large": {"binder": False}}}
 
 
 @pytest.fixture
@@ -55,13 +54,12 @@ def app(tmp_path: Path) -> Any:
         file = tmp_path / f"book/a/{name}.md"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(PAGE)
-    (tmp_path / live_code.TABLE).write_text(TABLE)
     options = {"repository_url": "https://github.com/owner/name/", "repository_branch": "main"}
     added: list[str] = []
     return SimpleNamespace(
         srcdir=tmp_path,
         config=SimpleNamespace(html_theme_options=options),
-        env=SimpleNamespace(doc2path=lambda page: tmp_path / f"{page}.md"),
+        env=SimpleNamespace(doc2path=lambda page: tmp_path / f"{page}.md", launch_table=TABLE),
         added=added,
         add_js_file=lambda name, **options: added.append(name),
     )
@@ -103,8 +101,3 @@ def test_pages_without_a_source_or_a_launch_menu_get_nothing(app: Any) -> None:
     live_code.add_button(app, "book/a/small", "search.html", page, None)
     live_code.add_button(app, "book/a/small", "page.html", bare, document())
     assert page == context() and bare["body"] == "" and app.added == []
-
-
-def test_a_book_without_a_launch_table_has_no_live_code(app: Any) -> None:
-    (app.srcdir / live_code.TABLE).unlink()
-    assert not live_code.fits(app.srcdir, "book/a/small")

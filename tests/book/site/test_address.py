@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("sphinx")
 from sphinx.errors import ConfigError
 
-from book._ext.site.address import repository_url, set_addresses, site_url
+from book._ext.site.address import owner_and_name, repository_url, set_addresses, site_url
 
 ROOT = Path(__file__).parents[3]
 ADDRESS = "https://github.com/Some-Owner/a.book"
@@ -53,6 +53,13 @@ def test_the_site_follows_from_the_repository() -> None:
 def test_another_host_needs_the_sites_own_address(address: str) -> None:
     with pytest.raises(ValueError, match="html: baseurl:"):
         site_url(address)
+
+
+def test_services_call_a_repository_by_owner_and_name() -> None:
+    for end in ("", "/", ".git"):
+        assert owner_and_name(ADDRESS + end) == "Some-Owner/a.book"
+    with pytest.raises(ValueError, match=r"github.com/<owner>/<name> in _config.yml$"):
+        owner_and_name("https://example.org/owner/name")
 
 
 def settings(folder: Path, baseurl: str = "") -> SimpleNamespace:

@@ -14,7 +14,7 @@ from sphinx.errors import ConfigError
 from sphinx.util.docutils import docutils_namespace
 
 from book._ext.chapters import goals_html
-from book._ext.chapters import stages as book_stages
+from book._ext.site import stages as book_stages
 from book._ext.site import timeline_svg
 
 ROOT = Path(__file__).parents[3]

@@ -120,6 +120,11 @@ def test_the_shortest_page_of_each_stage_is_taken(tmp_path: Path) -> None:
     assert shortest_pages(tmp_path) == ["book/a/short", "book/b/only"]
 
 
+def test_a_missing_launch_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CleanRunError, match=r"book/launch.yml is missing"):
+        shortest_pages(tmp_path)
+
+
 def test_a_notebook_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(CleanRunError, match=r"no notebook of book/x: run make notebooks"):
         clean_runs(ROOT, tmp_path, ["book/x"])

@@ -10,7 +10,13 @@ import pytest
 import yaml
 
 pytest.importorskip("jupyter_book")
-from tools.notebooks.builder import _publish, make_notebooks, site_goals, site_of
+from tools.notebooks.builder import (
+    _publish,
+    keep_removed_cells,
+    make_notebooks,
+    site_goals,
+    site_of,
+)
 from tools.notebooks.inline import NotebookError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -215,6 +221,14 @@ def test_every_form_of_a_removing_tag_keeps_the_cell(make: Make, options: str) -
     page = f"# One\n\n```{{code-cell}} ipython3\n{options}\nimport math\n```\n"
     (kept,) = code(make(page))
     assert kept.source.endswith("import math")
+
+
+def test_only_the_options_of_cells_are_renamed() -> None:
+    shown = "````markdown\n```{code-cell}\n:tags: [remove-cell]\n```\n````\n"
+    cell = "```{code-cell}\n:tags: [remove-input]\nx\n```\n"
+    source = [f"---\ntags: [remove-cell]\n---\n{shown}{cell}"]
+    keep_removed_cells(None, "page", source)  # type: ignore[arg-type]
+    assert source[0].count("remove-cell") == 2 and "[removed-input]" in source[0]
 
 
 def test_exercises_are_kept_and_solutions_folded(make: Make) -> None:

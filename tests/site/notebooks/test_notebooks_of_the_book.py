@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 pytest.importorskip("jupyter_book")
+from book._ext.chapters.launch_table import read_launch_table
+from book._ext.chapters.myst import read as source_of
 from book._ext.site.address import repository_url
 from tools.notebooks.builder import make_notebooks, site_of
 from tools.notebooks.checks import Places, check_notebooks
-from tools.notebooks.first_cell import pinned, read_launch_table, requirements_of
+from tools.notebooks.first_cell import pinned, requirements_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = ROOT / "code"
@@ -40,7 +42,7 @@ def pages_with_code() -> list[str]:
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     texts = {name: (ROOT / name).with_suffix(".md") for name in files}
     return [
-        n for n, f in texts.items() if f.is_file() and "{code-cell}" in f.read_text("utf-8")
+        n for n, f in texts.items() if f.is_file() and source_of(f.read_text("utf-8")).cells
     ]
 
 
@@ -65,12 +67,10 @@ def test_every_page_with_code_has_a_sound_notebook(folder: Path) -> None:
 def test_every_cell_of_a_page_is_in_its_notebook_in_order(folder: Path) -> None:
     for page in pages_with_code():
         text = (ROOT / page).with_suffix(".md").read_text(encoding="utf-8")
-        pattern = r"^(`{3,})\{code-cell\}[^\n]*\n((?::\w[^\n]*\n)*)(.*?)^\1\s*$"
-        written = [cell for _, _, cell in re.findall(pattern, text, re.M | re.S)]
+        written = [cell.source for cell in source_of(text).cells]
         cells = [cell.source for cell in read(folder / f"{page}.ipynb").cells[1:]]
         place = -1
-        for cell in written:
-            body = cell.strip("\n")
+        for body in written:
             found = [n for n, c in enumerate(cells) if c == body or c.endswith("\n" + body)]
             assert any(n > place for n in found), f"{page}: {body[:80]}"
             place = min(n for n in found if n > place)
