@@ -16,7 +16,14 @@ from posttrain.core.goals import Goal
 from tools.site import check as site_check
 from tools.site import checks as site_checks
 from tools.site import goals as site_goals
-from tools.site.checks import Found, Job, chosen_pages, longest_chapter
+from tools.site.checks import (
+    SAMPLE,
+    Found,
+    Job,
+    chosen_pages,
+    longest_chapter,
+    unseen_listings,
+)
 from tools.site.faults import Fault, ToolMissing, merged, needed, report
 from tools.site.keyboard import absent_controls, pages_with_controls
 from tools.site.links import Site
@@ -264,6 +271,119 @@ def test_a_check_that_breaks_leaves_no_row_of_an_earlier_run(
 def test_the_goal_of_each_check_is_known() -> None:
     assert set(site_goals.MEASURED) == set(site_check.NAMES) - {"keyboard"}
     assert sorted(site_goals.MEASURED.values()) == sorted(goals_html.SITE_GOALS)
+
+
+def listings(folder: Path, count: int) -> list[str]:
+    """Add listings of source code to a site, the first the shortest; return their paths."""
+    source = folder / "_modules" / "posttrain"
+    source.mkdir(parents=True)
+    (folder / "_modules" / "index.html").write_text("an index, and none of them")
+    for number in range(count):
+        (source / f"m{number:02}.html").write_text("line " * (9 + number))
+    return [f"_modules/posttrain/m{number:02}.html" for number in range(count)]
+
+
+def test_a_sample_of_the_listings_of_source_code(folder: Path) -> None:
+    paths = listings(folder, 30)
+    site = Site(folder)
+    pages = chosen_pages(site, [])
+    left_out = unseen_listings(site, pages, "a commit")
+    assert left_out == unseen_listings(site, list(reversed(pages)), "a commit")[::-1]
+    seen = [page for page in pages if page not in left_out]
+    assert {"book/index.html", "_modules/index.html", paths[0], paths[-1]} <= set(seen)
+    assert len(set(paths) - set(left_out)) == SAMPLE and set(left_out) < set(paths)
+    drawn = {
+        page
+        for n in range(60)
+        for page in set(paths) - set(unseen_listings(site, pages, str(n)))
+    }
+    assert drawn == set(paths)  # in time, each has its turn
+
+
+def test_a_few_listings_are_all_looked_at(folder: Path) -> None:
+    listings(folder, SAMPLE)
+    site = Site(folder)
+    assert unseen_listings(site, chosen_pages(site, []), "") == []
+
+
+def look_at_nothing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Take the browser away; return the list of the pages that are then looked at."""
+    seen: list[str] = []
+
+    def in_browsers(server: Any, pages: list[str], *_: Any) -> list[Fault]:
+        seen.extend(pages)
+        return []
+
+    monkeypatch.setattr(site_checks, "in_browsers", in_browsers)
+    monkeypatch.setattr(site_checks, "chromium", lambda: "")
+    monkeypatch.setattr(site_checks, "axe_source", lambda: "")
+    found = Found(goals=[Goal("site.search_hits", "hits", 10, 10, "==")])
+    monkeypatch.setattr(
+        site_check, "CHECKS", dict.fromkeys(site_check.CHECKS, lambda job: found)
+    )
+    monkeypatch.setattr(site_check, "check_elsewhere", lambda name: Found())
+    return seen
+
+
+def test_what_a_change_is_checked_by(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, seen = listings(folder, 30), look_at_nothing(monkeypatch)
+    assert site_check.main(["--html", str(folder), "--only", "ci"]) == 0
+    assert seen[0] == "book/pretraining/gpt.html"  # the longest first
+    assert {"book/index.html", paths[0], paths[-1]} <= set(seen) and len(seen) == 3 + SAMPLE
+    offline = json.loads((folder / "goals.json").read_text())[1]
+    assert offline["goal"].endswith(f", {SAMPLE} of 30 listings of source code among them")
+    assert offline["value"] == offline["n"] == len(seen)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "Not run: lighthouse: make site-check CHECKS=lighthouse",
+        "Not run: clean-run: make site-check CHECKS=notebooks,clean-run",
+        f"Looked at {SAMPLE} of 30 listings of source code only; at all of them: "
+        "make site-check CHECKS=offline,axe",
+    ]
+    board = (
+        (folder / "book/pretraining/gpt.html").read_text().partition("Not measured here:")[2]
+    )
+    assert "<code>site.lighthouse_min</code>" in board
+    assert "<code>site.notebook_clean_run</code>" in board
+    assert "site.offline_pages" not in board and "site.search_hits" not in board
+
+
+def test_listings_that_are_not_looked_at_must_have_sound_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in listings(folder, 30):
+        (folder / path).write_text("<a href='gone.html'>" + (folder / path).read_text())
+    seen = look_at_nothing(monkeypatch)
+    assert site_check.main(["--html", str(folder), "--only", "ci"]) == 1
+    assert capsys.readouterr().out.count("gone.html does not exist") == 30 - SAMPLE
+    offline = json.loads((folder / "goals.json").read_text())[1]
+    assert offline["id"] == "site.offline_pages" and not offline["passed"]
+    assert not any(page in seen for page in unseen_listings(Site(folder), sorted(seen), ""))
+
+
+@pytest.mark.parametrize("only", ["", "offline,axe"])
+def test_else_all_listings_are_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], only: str
+) -> None:
+    paths, seen = listings(folder, 30), look_at_nothing(monkeypatch)
+    assert site_check.main(["--html", str(folder), "--only", only]) == 0
+    out = capsys.readouterr().out
+    assert set(paths) < set(seen) and "Looked at" not in out
+    assert out.count("Not run: ") == (6 if only else 0)
+
+
+def test_a_check_without_its_program_is_named_at_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look_at_nothing(monkeypatch)
+    listings(folder, 30)
+    monkeypatch.setattr(site_checks, "chromium", lambda: needed("no Chromium", "none-such"))
+    assert site_check.main(["--html", str(folder), "--only", "ci", "--skip-missing"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "Not run: offline: make site-check CHECKS=offline\n" in out and "Looked at" not in out
+    )
 
 
 def test_some_pages_only_record_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

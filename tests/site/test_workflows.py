@@ -164,18 +164,34 @@ def test_a_change_must_pass_what_ci_runs() -> None:
 
 def test_the_site_is_checked_before_it_is_shown() -> None:
     commands = run_in("publish.yml", "build")
-    order = ["make book", "make notebooks", "make site-check", "make offline"]
+    order = ["make book FRESH=1", "make notebooks", "make site-check", "make offline"]
     assert [command for command in commands if command in order] == order
-    assert commands.index('test ! -e "$POSTTRAIN_HOME"') < commands.index("make book")
+    assert commands.index('test ! -e "$POSTTRAIN_HOME"') < commands.index(order[0])
     assert read(GITHUB / "workflows" / "publish.yml")["jobs"]["pages"]["needs"] == "build"
 
 
 def test_every_week_the_book_is_trained_from_nothing() -> None:
-    assert run_in("weekly.yml", "cold") == ['test ! -e "$POSTTRAIN_HOME"', "make book"]
+    empty = 'test ! -e "$POSTTRAIN_HOME"'
+    assert run_in("weekly.yml", "cold") == [empty, "make book FRESH=1", "make site-check"]
     assert "make links" in run_in("weekly.yml", "links")
     newest = read(GITHUB / "workflows" / "weekly.yml")["jobs"]["newest"]
     assert newest["continue-on-error"] is True
     assert any("LOCKFLAGS=--upgrade" in command for command in run_in("weekly.yml", "newest"))
+
+
+def test_every_week_what_takes_long_is_run_and_kept() -> None:
+    cold, *others = (
+        read(GITHUB / "workflows" / "weekly.yml")["jobs"][name]["steps"]
+        for name in ("cold", "robustness", "records")
+    )
+    book, check = cold[-3:-1]
+    assert check["run"] == "make site-check" and "!cancelled()" in check["if"]
+    assert f"steps.{book['id']}.conclusion" in check["if"]  # also where a goal was missed
+    for steps, command in zip(others, ("make robustness", "make records"), strict=True):
+        run, keep = steps[-2:]
+        assert run["run"] == command
+        assert keep["uses"].startswith("actions/upload-artifact@") and keep["if"] == "always()"
+        assert keep["with"]["path"].startswith("book/results")
 
 
 def test_all_commands_are_make_targets() -> None:

@@ -130,7 +130,8 @@ class Visit:
 
     def set(self, theme: str, size: tuple[int, int]) -> None:
         """Show the page in a theme (``light`` or ``dark``) and at a size in pixels."""
-        self.tab.set_viewport_size({"width": size[0], "height": size[1]})
+        if self.tab.viewport_size != {"width": size[0], "height": size[1]}:
+            self.tab.set_viewport_size({"width": size[0], "height": size[1]})
         self.tab.evaluate(SET_THEME, theme)
 
 

@@ -3,6 +3,8 @@
 Serves the site on this machine alone, opens every page in headless Chromium with everything
 outside blocked, and checks what the goals of the site say. The goals join goals.json and the
 scoreboard; the faults are listed in ``_build/site_check/faults.txt``, with pictures beside it.
+The last lines say what was not run. ``--only ci`` is what ``.ci/run`` does within minutes: the
+checks that a change is most likely to break, with a sample of the listings of source code.
 Exit status 1 if something is wrong, 2 if a check could not be carried out.
 """
 
@@ -14,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posttrain.core.goals_table import GoalsTable
+from tools.notebooks.first_cell import head_of
+from tools.notebooks.inline import NotebookError
 from tools.site import goals
 from tools.site.checks import (
     ROOT,
@@ -26,6 +30,7 @@ from tools.site.checks import (
     check_pages,
     check_search,
     chosen_pages,
+    unseen_listings,
 )
 from tools.site.faults import Fault, ToolMissing, report, short, write_faults
 from tools.site.links import Site
@@ -38,6 +43,9 @@ CHECKS: dict[str, Callable[[Job], Found]] = {
     "lighthouse": check_lighthouse,
 }
 NAMES = (*PAGES, *CHECKS, *SOURCES)
+CI = "ci"
+GROUPS = {CI: ("offline", "axe", "search", "keyboard", "notebooks", "wheel")}
+BEFORE = {"clean-run": "notebooks,clean-run"}  # it runs what the other check writes
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -45,8 +53,10 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--html", type=Path, default=ROOT / "_build" / "html")
     parser.add_argument(
-        "--only", metavar="CHECKS", default="", help=f"some of {','.join(NAMES)}"
-    )
+        "--only", metavar="CHECKS", default="",
+        help=f"some of {','.join(NAMES)}; "
+        f"{CI} stands for {','.join(GROUPS[CI])}, with a sample of the listings of source code",
+    )  # fmt: skip
     parser.add_argument(
         "--pages", nargs="+", default=[], metavar="PATTERN",
         help="look only at these, such as 'book/sft/*'; the goals are then not recorded",
@@ -57,10 +67,15 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a check whose program is not installed is left out, and does not count",
     )  # fmt: skip
     asked = parser.parse_args(arguments)
-    asked.only = asked.only.replace(",", " ").split() or list(NAMES)
-    unknown = sorted(set(asked.only) - set(NAMES))
+    words = asked.only.replace(",", " ").split() or list(NAMES)
+    unknown = sorted(set(words) - {*NAMES, *GROUPS})
     if unknown:
-        parser.error(f"unknown check {', '.join(unknown)}: choose from {', '.join(NAMES)}")
+        choice = ", ".join((*NAMES, *GROUPS))
+        parser.error(f"unknown check {', '.join(unknown)}: choose from {choice}")
+    asked.sample = CI in words
+    asked.only = list(
+        dict.fromkeys(name for word in words for name in GROUPS.get(word, [word]))
+    )
     return asked
 
 
@@ -119,6 +134,34 @@ def show(found: Found, folder: Path) -> None:
         print(f"site-check: {sentence}", file=sys.stderr)
 
 
+def commit() -> str:
+    """Return the commit of this checkout, or nothing where git does not know it."""
+    try:
+        return head_of(ROOT)
+    except NotebookError:
+        return ""
+
+
+def not_run(ran: Sequence[str], job: Job) -> list[str]:
+    """Return what this run left out, and how it is run.
+
+    Args:
+        ran: The checks that ran.
+        job: What they worked on.
+
+    Returns:
+        A line for each check; no line if all of them ran on all pages.
+    """
+    command = "make site-check CHECKS="
+    left_out = [name for name in NAMES if name not in ran]
+    lines = [f"Not run: {name}: {command}{BEFORE.get(name, name)}" for name in left_out]
+    checks = [name for name in PAGES if name in ran]
+    if checks and job.unseen:
+        names = ",".join(checks)
+        lines.append(f"Looked at {job.listings} only; at all of them: {command}{names}")
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the built site.
 
@@ -139,13 +182,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"site-check: {error}", file=sys.stderr)
         return 2
     with SiteServer(asked.html, site.prefix) as server:
-        job = Job(site, server, pages, asked.html.resolve().parent, asked.browsers)
+        unseen = unseen_listings(site, pages, commit()) if asked.sample else []
+        pages = [page for page in pages if page not in unseen]
+        job = Job(site, server, pages, asked.html.resolve().parent, asked.browsers, unseen)
         shutil.rmtree(job.pictures, ignore_errors=True)  # of an earlier run
         found = run(job, asked.only)
     show(found, job.folder)
     if not asked.pages:
         written = goals.record(asked.html, found.goals, found.ran)
         print(f"\nRecorded in goals.json and on {', '.join(written) or 'no page'}.")
+    for line in not_run(found.ran, job):
+        print(line)
     if found.faults or not all(goal.passed for goal in found.goals):
         return 1
     return 2 if found.missing and not asked.skip_missing else 0

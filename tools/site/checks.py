@@ -1,5 +1,6 @@
 """The checks of the built site. Each returns its goals and what is wrong."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,9 @@ from tools.site.server import SiteServer
 
 ROOT = Path(__file__).parents[2]
 HOME, SCOREBOARD = "book/index.html", "book/scoreboard.html"
+# The package's source as the site shows it, a page per module. They are all made alike, so a
+# sample of this many may stand for them.
+LISTINGS, SAMPLE = "_modules/posttrain/", 8
 # Programs beside this one that measure goals of the site: each has `site_goals(root)`, which
 # returns a list of goals.
 SOURCES = {
@@ -61,6 +65,7 @@ class Job:
         site: The site, read as text.
         server: Where it is served.
         pages: The pages to look at.
+        unseen: Listings of source code that are not looked at: only their links are checked.
         build: The build folder, for what the checks write and for Lighthouse.
         browsers: How many browsers run side by side.
     """
@@ -70,6 +75,7 @@ class Job:
     pages: Sequence[str]
     build: Path
     browsers: int = 2
+    unseen: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -80,6 +86,12 @@ class Job:
     def pictures(self) -> Path:
         """Where pictures of faults go."""
         return self.folder / "pictures"
+
+    @property
+    def listings(self) -> str:
+        """How many of all listings are looked at, in words."""
+        seen = sum(page.startswith(LISTINGS) for page in self.pages)
+        return f"{seen} of {seen + len(self.unseen)} listings of source code"
 
 
 def chosen_pages(site: Site, patterns: Sequence[str]) -> list[str]:
@@ -103,8 +115,35 @@ def chosen_pages(site: Site, patterns: Sequence[str]) -> list[str]:
     return pages
 
 
+def unseen_listings(site: Site, pages: Sequence[str], seed: str) -> list[str]:
+    """Return the listings of source code that a sample leaves out.
+
+    The shortest and the longest are always looked at, the others in turn: which ones depends on
+    the seed alone.
+
+    Args:
+        site: The site.
+        pages: Paths of pages; none but listings are left out.
+        seed: Any text, such as the name of a commit.
+
+    Returns:
+        Paths of listings, in the order of the pages.
+    """
+    by_size = sorted(
+        (page for page in pages if page.startswith(LISTINGS)),
+        key=lambda page: ((site.folder / page).stat().st_size, page),
+    )
+    if len(by_size) <= SAMPLE:
+        return []
+    middle = sorted(
+        by_size[1:-1], key=lambda page: hashlib.sha256(f"{seed} {page}".encode()).digest()
+    )
+    left_out = set(middle[SAMPLE - 2 :])
+    return [page for page in pages if page in left_out]
+
+
 def check_pages(job: Job, wanted: Sequence[str]) -> Found:
-    """Look at every page in the browser, for the checks ``offline`` and ``axe``."""
+    """Look at the pages in the browser, for the checks ``offline`` and ``axe``."""
     from playwright.sync_api import Error
 
     chromium()  # missing? then before the first page
@@ -133,19 +172,24 @@ def check_pages(job: Job, wanted: Sequence[str]) -> Found:
             what = f"the browser could not show it: {short(str(error))}"
             return [Fault(name, page, "page failed", what) for name in wanted]
 
-    with tqdm(total=len(job.pages), desc="pages", unit="page") as bar:
-        faults = in_browsers(job.server, job.pages, look, bar.update, job.browsers)
+    # The longest first: no browser is then left alone with one at the end.
+    pages = sorted(job.pages, key=lambda page: -(job.site.folder / page).stat().st_size)
+    with tqdm(total=len(pages), desc="pages", unit="page") as bar:
+        faults = in_browsers(job.server, pages, look, bar.update, job.browsers)
+    if "offline" in wanted:
+        faults += [fault for page in job.unseen for fault in job.site.faults(page)]
     found = Found(faults=merged(faults))
     spoiled = {fault.page for fault in found.faults if fault.check == "offline"}
     grave = sum(fault.check == "axe" for fault in found.faults)
     total = len(job.pages)
+    of = f", {job.listings} among them" if job.unseen else ""
     if "offline" in wanted:
-        text = "pages clean with the network off"
+        text = f"pages clean with the network off{of}"
         found.goals.append(
             Goal("site.offline_pages", text, total - len(spoiled), total, "==", n=total)
         )
     if "axe" in wanted:
-        text = "serious or critical accessibility faults, light and dark (axe-core)"
+        text = f"serious or critical accessibility faults, light and dark (axe-core){of}"
         found.goals.append(Goal("site.axe_serious", text, grave, 0, "==", n=total))
     return found
 
