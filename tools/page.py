@@ -1,7 +1,8 @@
 """Run and write one page: ``make page PAGE=book/sft/lora``.
 
 Its cells run where they, or what they depend on, have changed since they ran last, and always
-with ``--fresh``. The other pages of the site stay as they are; the next ``make book`` writes all.
+with ``--fresh``. The other pages of the site stay as they are; the next ``make book`` writes
+all of them.
 """
 
 import argparse
@@ -34,11 +35,13 @@ def page_named(name: str, pages: list[str]) -> str:
     ending = [page for page in pages if wanted and f"/{page}".endswith(f"/{wanted}")]
     if len(ending) == 1:
         return ending[0]
-    near = ending or difflib.get_close_matches(wanted, pages, n=3, cutoff=0.5)
-    if not near:
-        last = wanted.rpartition("/")[2]
-        tails = {page.rpartition("/")[2]: page for page in pages}
-        near = [tails[x] for x in difflib.get_close_matches(last, list(tails), n=3)]
+    last = wanted.rpartition("/")[2]  # folders would make all pages of a stage alike
+    names = [page.rpartition("/")[2] for page in pages]
+    close = difflib.get_close_matches(last, sorted(set(names)))
+    near = ending or sorted(
+        (page for page, name in zip(pages, names, strict=True) if name in close),
+        key=lambda page: close.index(page.rpartition("/")[2]),
+    )
     hint = f"did you mean {' or '.join(near)}?" if near else "_toc.yml names the pages"
     given = f"PAGE={name} names no page" if len(ending) < 2 else f"PAGE={name} is not one page"
     raise ValueError(f"{given}: {hint}")

@@ -2,10 +2,10 @@
 
 Two decisions, both by content and never by dates:
 
-- *Which cells run.* Each page with cells has a jupyter-cache of its own in a folder named by its
-  key (`posttrain.core.page_key`: cells, modules, lock, recorded results, processor). A page that
-  ran to its end leaves there what it displayed and the rows of its goals; the next build takes
-  both. A page that failed leaves nothing, so it runs again.
+- *Which cells run.* Each page with cells has a jupyter-cache of its own in a folder named by
+  its key (`posttrain.core.page_key`: cells, modules, lock, recorded results, processor). A page
+  that ran to its end leaves there what it displayed and the rows of its goals; the next build
+  takes both. A page that failed leaves nothing, so it runs again.
 - *Which pages are read and written.* The last build leaves a hash of all that the site is made
   of: every file of the book and of the package, the settings, the lock and the processor. If it
   is the same, Sphinx may reuse what it read. If anything differs, or the last build did not end
@@ -65,6 +65,7 @@ class Build:
         ran: Pages whose cells ran.
         failed: Pages whose cells did not run to their end.
         names: The pages of the build before this one.
+        written: The pages that were written.
         root: The folder of all pages' caches; None before the first page is read.
     """
 
@@ -75,6 +76,7 @@ class Build:
     ran: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    written: set[str] = field(default_factory=set)
     root: Path | None = None
 
 
@@ -268,6 +270,19 @@ def pages_with_tables(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return [page for page in data if data[page].get("has_exec_table")]
 
 
+def note_written(app: Sphinx, page: str, *rest: Any) -> None:
+    """Note a page that is written."""
+    build_of(app).written.add(page)
+
+
+def keep_sitemap(app: Sphinx, exception: Exception | None) -> None:
+    """Leave the sitemap of the last whole build, where this one wrote only some pages."""
+    links = getattr(app, "sitemap_links", None)  # of sphinx-sitemap: what was written
+    if links is not None and not app.env.found_docs <= build_of(app).written:
+        while not links.empty():
+            links.get_nowait()
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
     """Say what ran, remove pages that are no more, and remember a build that ended well."""
     build = build_of(app)
@@ -334,5 +349,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", prepare, priority=990)
     app.connect("doctree-read", keep)
     app.connect("env-updated", pages_with_tables)
+    app.connect("html-page-context", note_written)
+    app.connect("build-finished", keep_sitemap, priority=100)
     app.connect("build-finished", finish, priority=1000)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

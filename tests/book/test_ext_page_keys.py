@@ -36,9 +36,13 @@ CHECK = (
     "_ = check_goals([Goal('sft.two', 'a sum', 4, 3, '>')], chapter='sft/two')"
 )
 PAGES = {
-    "index": "# Start\n\n```{toctree}\nbook/sft/one\nbook/sft/two\nbook/sft/free\nbook/plain\n```\n",
-    "book/sft/one": "# One\n\nText.\n\n" + CELL % "from toy.outer import double\nprint(double(21))",
-    "book/sft/two": "# Two\n\n" + CELL % "from toy import other\nprint(other.VALUE)" + CELL % CHECK,
+    "index": "# Start\n\n```{toctree}\nbook/sft/one\nbook/sft/two\nbook/sft/free\n"
+    "book/plain\n```\n",
+    "book/sft/one": "# One\n\nText.\n\n"
+    + CELL % "from toy.outer import double\nprint(double(21))",
+    "book/sft/two": "# Two\n\n"
+    + CELL % "from toy import other\nprint(other.VALUE)"
+    + CELL % CHECK,
     "book/sft/free": "# Free\n\n" + CELL % "print('free')",
     "book/plain": "# Plain\n\nNo cells. {doc}`sft/one`\n",
 }

@@ -1,7 +1,7 @@
 """The key of a page: a hash of all that the outputs of its cells depend on.
 
-A page whose key is unchanged need not be run again, and a record of a page is of today's page if
-the keys agree. The key is made of the cells' code, of every module of the package that they
+A page whose key is unchanged need not be run again, and a record of a page is of today's page
+if the keys agree. The key is made of the cells' code, of every module of the package that they
 import, of the locked versions, of recorded results where the page reads them and, for a build,
 of the processor and of the environment variables that change results. Prose, tags, docstrings
 and comments of modules do not count; a comment in a cell does, as it is shown.
@@ -30,15 +30,11 @@ OPTIONS = re.compile(r"\A(?:---\n.*?^---[ \t]*\n|(?:[ \t]*:[\w-]+:[^\n]*\n)+)", 
 RUN_TAGS = re.compile(r"\b(?:skip-execution|raises-exception)\b")
 MAGIC = re.compile(r"^[ \t]*[%!].*", re.MULTILINE)
 RECORDS = "core.records"
-VARIABLES = (
-    "POSTTRAIN_PRESET",
-    "POSTTRAIN_SEED",
-    "POSTTRAIN_DTYPE",
-    "ONEDNN_MAX_CPU_ISA",
-    "ATEN_CPU_CAPABILITY",
-    "OMP_NUM_THREADS",
-)
-"""Environment variables that change what cells compute."""
+OWN_VARIABLES = "POSTTRAIN_"
+PLACES = frozenset({"POSTTRAIN_HOME", "POSTTRAIN_DATA", "POSTTRAIN_GOALS", "POSTTRAIN_SOURCE"})
+"""Variables of the project that only say where something lies; all others change results."""
+OTHER_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
+"""Environment variables of libraries that change what cells compute."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,8 @@ def page_key(
 ) -> PageKey:
     """Compute the key of a page from what lies on the disk; nothing is run.
 
-    Where the cells, or what they import, import ``posttrain.core.records``, the recorded results
-    of the page's stage count too: for ``book/sft/lora.md``, all of ``book/results/sft``.
+    Where the cells, or what they import, import ``posttrain.core.records``, the recorded
+    results of the page's stage count too: for ``book/sft/lora.md``, ``book/results/sft``.
 
     Args:
         page: The page's MyST file.
@@ -141,17 +137,20 @@ def describe_processor() -> dict[str, str]:
 
     Returns:
         The processor's name, the instruction set and the number of threads that PyTorch uses,
-        whether bf16 is native, Python's version, and the variables of `VARIABLES` that are set.
+        whether bf16 is native, Python's version, and the environment variables that change
+        results, where they are set.
     """
     import torch
 
+    own = (name for name in sorted(os.environ) if name.startswith(OWN_VARIABLES))
+    variables = [*(name for name in own if name not in PLACES), *OTHER_VARIABLES]
     return {
         "name": describe_cpu(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "native bf16": str(has_native_bf16()),
         "python": platform.python_version(),
-        **{name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        **{name: os.environ[name] for name in variables if os.environ.get(name)},
     }
 
 
