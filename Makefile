@@ -9,6 +9,8 @@ CORPUS ?=
 LOCKFLAGS ?=
 CHECKS ?=
 SKIP_MISSING ?=
+FRESH ?=
+PAGE ?=
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -18,10 +20,12 @@ UV = uv==0.13.8
 RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help book test serve bench lock install clean distclean site-check offline links
+.PHONY: help book page test serve bench lock install clean distclean site-check offline links
 
 help:
-	@echo 'make book       run every chapter and write the site to _build/html'
+	@echo 'make book       run the chapters that changed and write the site to _build/html'
+	@echo '                  (FRESH=1 runs all of them)'
+	@echo 'make page       run and write one chapter: make page PAGE=book/sft/lora'
 	@echo 'make test       run the linters, the type checker and the tests'
 	@echo 'make serve      show the built site at http://127.0.0.1:$(PORT) (PORT=8000)'
 	@echo 'make bench      run the comparisons in code/benchmarks'
@@ -39,9 +43,14 @@ help:
 	@echo '                  (PYTHON=python3.12 and TORCH=torch==2.13.0 choose what goes in)'
 	@echo 'make clean      remove _build; make distclean also removes .venv'
 
+# What is run, read and written again: book/_ext/chapters/page_keys.py.
 book: $(STAMP)
-	@$(RUN_ENV) jupyter-book build . --all -n -W --keep-going
+	@$(if $(FRESH),rm -rf _build/.jupyter_cache _build/.doctrees)
+	@$(RUN_ENV) jupyter-book build . -n -W --keep-going
 	@echo 'The site is ready: _build/html/index.html (make serve shows it)'
+
+page: $(STAMP)
+	@$(RUN_ENV) python -m tools.site.page '$(PAGE)' $(if $(FRESH),--fresh)
 
 test: $(STAMP)
 	@set -e; PATH="$$(pwd)/$(BIN):$$PATH"; \
@@ -121,7 +130,7 @@ offline: $(STAMP)
 
 # The pages are read, not run. The settings must lie where _config.yml does.
 links: $(STAMP)
-	@sed 's/execute_notebooks: force/execute_notebooks: "off"/' _config.yml > .links.yml; \
+	@sed 's/execute_notebooks: cache/execute_notebooks: "off"/' _config.yml > .links.yml; \
 	$(RUN_ENV) jupyter-book build . --builder linkcheck --config .links.yml \
 	  --path-output _build/links; \
 	status=$$?; rm -f .links.yml; exit $$status

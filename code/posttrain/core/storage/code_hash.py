@@ -9,14 +9,20 @@ Chapter: start/how_this_book_works.
 import ast
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 PACKAGE = "posttrain"
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def module_hashes(modules: Iterable[str | ModuleType]) -> dict[str, str]:
+def module_hashes(
+    modules: Iterable[str | ModuleType], *, named: bool = False
+) -> dict[str, str]:
     """Hash modules and, transitively, every module of their own packages that they import.
 
     Imports are found anywhere in the source: inside functions, under conditions, relative ones
@@ -26,6 +32,8 @@ def module_hashes(modules: Iterable[str | ModuleType]) -> dict[str, str]:
 
     Args:
         modules: Modules, or their dotted names.
+        named: Whether to follow modules that the source names in a string too, such as one that
+            it starts with ``python -m``.
 
     Returns:
         SHA-256 by module name, sorted by name.
@@ -49,14 +57,59 @@ def module_hashes(modules: Iterable[str | ModuleType]) -> dict[str, str]:
         source = None if name in hashes else _source(name)
         if source is None:
             continue
-        tree = ast.parse(source.read_bytes())
-        hashes[name] = _tree_hash(tree)
         parent = name.rpartition(".")[0]
+        code = _read(source.read_bytes(), name if source.name == "__init__.py" else parent)
+        hashes[name] = code.hash
         if "." in parent:  # its __init__ runs too; the root's only holds the version
             pending.append(parent)
-        imported = _imports(tree, name if source.name == "__init__.py" else parent)
-        pending += [module for module in imported if module.partition(".")[0] in roots]
+        found = [*_imported(code), *(code.strings if named else ())]
+        pending += [module for module in found if module.partition(".")[0] in roots]
     return dict(sorted(hashes.items()))
+
+
+def modules_in(code: str, package: str = PACKAGE) -> list[str]:
+    """Name the modules of a package that a piece of code imports, or names in a string.
+
+    Args:
+        code: Python, such as a cell of a notebook.
+        package: The package.
+
+    Returns:
+        Dotted names of modules that exist, sorted; what they import in turn is not followed.
+
+    Raises:
+        SyntaxError: If `code` is not Python.
+    """  # noqa: DOC502
+    read = _read(code.encode(), "")
+    found = {name for name in (*_imported(read), *read.strings) if _source(name) is not None}
+    return sorted(name for name in found if name.partition(".")[0] == package)
+
+
+class _Code(NamedTuple):
+    """What is kept of a source: its hash, its imports as (base, names), dotted strings."""
+
+    hash: str
+    imports: tuple[tuple[str, tuple[str, ...]], ...]
+    strings: tuple[str, ...]
+
+
+@lru_cache(maxsize=2048)
+def _read(source: bytes, package: str) -> _Code:
+    """Read a source, once for each content; `package` is what relative imports start from."""
+    tree = ast.parse(source)
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    strings = tuple(x for x in constants if isinstance(x, str) and DOTTED.fullmatch(x))
+    imports = tuple(_imports(tree, package))
+    return _Code(_tree_hash(tree), imports, strings)
+
+
+def _imported(code: _Code) -> Iterator[str]:
+    """Yield the modules; in ``from a import b``, b may be a module or a name in a."""
+    for base, names in code.imports:
+        submodules = [f"{base}.{name}" for name in names]
+        yield from submodules
+        if not submodules or not all(_source(module) for module in submodules):
+            yield base
 
 
 def _source(name: str) -> Path | None:
@@ -79,21 +132,17 @@ def _source(name: str) -> Path | None:
     return None
 
 
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    """Yield what a module imports; in ``from a import b``, b may be a module or a name in a."""
+def _imports(tree: ast.Module, package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what is imported: a module and no names, or a module and the names from it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parts = [node.module] if node.module else []
             if node.level:
                 ancestors = package.split(".")
                 parts = ancestors[: len(ancestors) - node.level + 1] + parts
-            base = ".".join(parts)
-            submodules = [f"{base}.{alias.name}" for alias in node.names]
-            yield from submodules
-            if not all(_source(module) for module in submodules):
-                yield base
+            yield ".".join(parts), tuple(alias.name for alias in node.names)
 
 
 class _DropStrings(ast.NodeTransformer):
