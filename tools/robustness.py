@@ -29,6 +29,7 @@ import posttrain
 from posttrain.core.errors import PosttrainError
 from posttrain.core.files import write_json_atomic
 from posttrain.core.goals import collect_goals
+from posttrain.core.machine import INSTRUCTION_SETS, describe_cpu, instruction_set
 from posttrain.core.paths import home
 from posttrain.core.robustness import (
     RobustnessRecord,
@@ -36,6 +37,7 @@ from posttrain.core.robustness import (
     read_record,
     robustness_file,
 )
+from posttrain.core.threads import calm_threads
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_CELL = 1800  # seconds, as in _config.yml
@@ -138,6 +140,22 @@ def chosen(asked: str, known: Sequence[str], what: str) -> list[str]:
             f"{', '.join(unknown)}: no such {what}; there are {', '.join(known)}"
         )
     return [name for name in known if not names or name in names]
+
+
+def impossible_here(name: str) -> str:
+    """Say why this processor cannot make a run.
+
+    Args:
+        name: The run.
+
+    Returns:
+        One sentence; empty if it can.
+    """
+    wanted, has = RUNS[name].wanted.get("instruction_set"), instruction_set()
+    known = list(INSTRUCTION_SETS)
+    if wanted is None or (has in known and known.index(wanted) <= known.index(has)):
+        return ""
+    return f"{name} needs a processor with {wanted}, and this one is: {describe_cpu()}"
 
 
 def variables_of(conditions: Conditions, store: Path, goals: Path) -> dict[str, str]:
@@ -331,7 +349,8 @@ def _execute(
     finally:
         if manager.has_kernel:  # the client leaves alone what it did not start
             run_sync(manager.shutdown_kernel)(now=True)
-    del machine["package"]  # a path of this machine
+    for name in ("package", "created", "seconds"):  # a path of this machine; times of the probe
+        del machine[name]
     return machine, errors
 
 
@@ -424,6 +443,12 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     asked = parser.parse_args(arguments)
     chapters = chosen(asked.chapters, chapters_of(root), "chapter")
     names = chosen(asked.runs, list(RUNS), "run")
+    if refused := [reason for name in names if (reason := impossible_here(name))]:
+        if asked.runs:
+            raise RobustnessError("; ".join(refused))
+        names = [name for name in names if not impossible_here(name)]
+        print("\n".join(f"Left out: {reason}" for reason in refused))
+    calm_threads()
     results = root / "book" / "results" / "robustness"
     for chapter in chapters:
         key = key_of_page(root / "book" / f"{chapter}.md", root / "requirements.lock")

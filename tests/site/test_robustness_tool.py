@@ -172,6 +172,31 @@ def test_chapters_and_runs_are_chosen_by_name() -> None:
         chosen("sft/lora,sft/x", known, "chapter")
 
 
+def test_what_the_processor_cannot_do_is_left_out_or_refused(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def run(root: Path, chapter: str, name: str, *_: Any) -> dict[str, Any]:
+        asked.append(name)
+        return run_of(True)
+
+    monkeypatch.setattr(robustness, "run_chapter", run)
+    monkeypatch.setattr(robustness, "instruction_set", lambda: "AMX")
+    assert robustness.main([], toy) == 0 and asked == list(RUNS)
+    asked.clear()
+    monkeypatch.setattr(robustness, "instruction_set", lambda: "AVX2")
+    assert robustness.main([], toy) == 0
+    assert asked == [name for name in RUNS if name != "avx512"]
+    said = "avx512 needs a processor with AVX-512, and this one is: "
+    assert f"Left out: {said}" in capsys.readouterr().out
+    with pytest.raises(RobustnessError, match=said):
+        robustness.main(["--runs", "avx512"], toy)
+    monkeypatch.setattr(robustness, "instruction_set", lambda: "aarch64")
+    with pytest.raises(RobustnessError, match="avx2-fp32 needs a processor with AVX2"):
+        robustness.main(["--runs", "avx2-fp32"], toy)
+
+
 def run_of(passed: bool, **more: Any) -> dict[str, Any]:
     row = {"id": "sft.a", "kind": "goal", "value": 0.25, "passed": passed, **more}
     return {"date": "2026-01-01", "seconds": 1.0, "machine": {}, "rows": [row], "errors": []}
