@@ -8,6 +8,8 @@ NANOGPT ?=
 CORPUS ?=
 LOCKFLAGS ?=
 CHECKS ?=
+CHAPTERS ?=
+RUNS ?=
 SKIP_MISSING ?=
 FRESH ?=
 PAGE ?=
@@ -17,7 +19,8 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV = uv==0.13.8
-RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
+RUN_ENV = PATH="$$(pwd)/$(BIN):$$PATH" OMP_WAIT_POLICY="$${OMP_WAIT_POLICY:-PASSIVE}" \
+	TOKENIZERS_PARALLELISM=false DO_NOT_TRACK=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
 .PHONY: help book page test serve bench lock install clean distclean site-check offline links
@@ -30,6 +33,8 @@ help:
 	@echo 'make serve      show the built site at http://127.0.0.1:$(PORT) (PORT=8000)'
 	@echo 'make bench      run the comparisons in code/benchmarks'
 	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
+	@echo 'make robustness run the chapters with other processors, formats and seeds'
+	@echo '                  (CHAPTERS=book/sft/lora RUNS=avx2-fp32,seed-1000 for a part)'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
 	@echo 'make site-check look at every page of the built site in a browser, and rate it'
@@ -84,6 +89,11 @@ bench: $(STAMP)
 	  $(RUN_ENV) python "$$script" "$$@" || failed="$$failed $$script"; \
 	done; \
 	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
+
+.PHONY: robustness
+# Each run has a store of its own in _build/robustness; records go to book/results/robustness.
+robustness: $(STAMP)
+	@$(RUN_ENV) python -m tools.clean.robustness --chapters '$(CHAPTERS)' --runs '$(RUNS)'
 
 # The present lock's pins are kept where they still fit; only LOCKFLAGS=--upgrade moves them.
 lock:

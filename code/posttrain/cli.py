@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from posttrain import __version__
 from posttrain.core.errors import PosttrainError
+from posttrain.core.threads import calm_threads
 
 if TYPE_CHECKING:
     from posttrain.core.goals_table import GoalRow
@@ -214,7 +215,8 @@ def remove_command(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, with threads that wait calmly: PyTorch is not imported yet."""
+    calm_threads()
     app()
 
 

@@ -13,7 +13,14 @@ from posttrain.sft import experiments
 from posttrain.sft.adapters.injection import inject_lora, lora_parameters
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.data.dataset import build_dataset
-from posttrain.sft.experiments import ENGINES, OVERFIT, SWEEP, answers_of, initial_adapter
+from posttrain.sft.experiments import (
+    ENGINES,
+    OVERFIT,
+    SWEEP,
+    answers_of,
+    compare_engines,
+    initial_adapter,
+)
 from posttrain.sft.presets import CPU
 from posttrain.sft.training.run import base_model, first_adapted_block
 
@@ -74,6 +81,20 @@ def test_each_run_has_answers_of_its_own(
     for run in (None, *runs):
         answers_of(run)
     assert len(asked) == 3
+
+
+def test_the_engines_start_from_the_base_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def get_or_build(name: str, build: object, *, config: Any, **_: Any) -> Any:
+        seeds.append(config["preset"]["training"]["seed"])
+        return SimpleNamespace(metrics={})
+
+    monkeypatch.setattr(experiments, "get_or_build", get_or_build)
+    compare_engines()
+    monkeypatch.setenv("POSTTRAIN_SEED", "1000")
+    compare_engines()
+    assert seeds == [0, 1000]
 
 
 def test_presets_of_the_experiments() -> None:

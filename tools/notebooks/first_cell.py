@@ -48,6 +48,11 @@ importlib.invalidate_caches()
 
 {stand_in}
 
+# Before PyTorch is imported: its threads sleep while they wait.
+from posttrain.core.threads import calm_threads
+
+calm_threads()
+
 from posttrain.core.doctor import examine
 
 print(*examine(), sep="\\n")

@@ -101,7 +101,7 @@ def build_of(app: Sphinx) -> Build:
     """Return what this build knows."""
     if not hasattr(app, "page_keys"):
         app.page_keys = Build()  # type: ignore[attr-defined]
-    return app.page_keys  # type: ignore[attr-defined,no-any-return]
+    return app.page_keys  # type: ignore[attr-defined]
 
 
 def inputs(root: Path, package: str) -> Iterator[Path]:

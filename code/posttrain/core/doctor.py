@@ -13,6 +13,7 @@ from posttrain.core.machine import (
     has_native_bf16,
     memory_gib,
     package_version,
+    preferred_dtype,
 )
 from posttrain.core.storage.paths import home
 
@@ -129,6 +130,7 @@ def examine() -> list[str]:
     lines = [
         f"Python     {platform.python_version()}, torch {package_version('torch')}",
         f"processor  {describe_cpu()}, {bf16} native bf16",
+        f"models     in {str(preferred_dtype()).removeprefix('torch.')}",
         f"GPU        {describe_gpu() or 'none that torch can see'}",
         f"memory     {has.memory_gib:.1f} GiB",
         f"store      {home()}, {has.disk_gib:.0f} GiB free",

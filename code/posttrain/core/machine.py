@@ -5,10 +5,13 @@ Chapter: start/setup.
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from posttrain.core.seeds import base_seed
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,22 @@ RECORDED_PACKAGES = (
     "scipy",
 )
 """Distributions whose versions go into every run's record, where they are installed."""
+
+INSTRUCTION_SETS = ("AVX2", "AVX-512", "AVX-512 BF16", "AMX")
+"""Sets of vector instructions that PyTorch's libraries choose from, each larger than the last.
+
+The last two multiply bfloat16 matrices natively.
+"""
+
+_CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")  # torch's names, in that order
+_ONEDNN_LIMITS = (  # what oneDNN's limits leave: less than AVX2, then each set but the last
+    ("SSE41", "AVX"),
+    ("AVX2", "AVX2_VNNI", "AVX2_VNNI_2"),
+    ("AVX512_CORE", "AVX512_CORE_VNNI"),
+    ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512"),
+)
+_ATEN_LIMITS = (("DEFAULT", "NO AVX"), ("AVX2",))  # likewise; others are no limit
+_DTYPES = ("float32", "bfloat16")
 
 
 def package_version(distribution: str) -> str | None:
@@ -61,17 +80,40 @@ def memory_gib() -> float:
 
 
 def describe_cpu() -> str:
-    """Return the processor's name and its number of cores.
+    """Return the processor's name, its number of cores, and the instruction set in use.
 
     Returns:
-        For example ``AMD EPYC, 2 cores``. Cores are the physical ones where the system tells.
+        For example ``AMD EPYC, 2 cores, AVX-512 BF16``. Cores are the physical ones where the
+        system tells.
     """
     import psutil
     import torch
 
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    return f"{name or platform.machine()}, {cores} core{'s' if cores > 1 else ''}"
+    count = f"{cores} core{'s' if cores > 1 else ''}"
+    return f"{name or platform.machine()}, {count}, {instruction_set()}"
+
+
+def instruction_set() -> str:
+    """Name the set of vector instructions that this process computes with.
+
+    It is the largest that the processor has, unless ``ONEDNN_MAX_CPU_ISA`` (which rules the
+    products of matrices) or ``ATEN_CPU_CAPABILITY`` (which rules the rest) allows less. So one
+    machine can play an older one.
+
+    Returns:
+        One of `INSTRUCTION_SETS`; the architecture, such as ``aarch64``, where there is none.
+    """
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    level = max((i for i, name in enumerate(_CAPABILITIES) if has.get(name)), default=-1)
+    products = os.environ.get("ONEDNN_MAX_CPU_ISA", "").strip().upper()
+    rest = torch.backends.cpu.get_cpu_capability()  # the limit, as torch read it when loaded
+    for chosen, limits in ((products, _ONEDNN_LIMITS), (rest, _ATEN_LIMITS)):
+        level = min([level, *(i - 1 for i, names in enumerate(limits) if chosen in names)])
+    return INSTRUCTION_SETS[level] if level >= 0 else platform.machine() or "unknown"
 
 
 def describe_gpu() -> str | None:
@@ -89,25 +131,36 @@ def describe_gpu() -> str | None:
 
 
 def has_native_bf16() -> bool:
-    """Say whether the processor multiplies bfloat16 matrices natively.
+    """Say whether this process multiplies bfloat16 matrices natively.
 
     Returns:
-        True with AVX-512 BF16 or AMX BF16. Elsewhere bf16 works but is slower than fp32.
+        True with AVX-512 BF16 or AMX. Elsewhere bf16 works but is slower than fp32, by far
+        where the processor, or a limit on its instructions, leaves only AVX2.
     """
-    import torch
-
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return instruction_set() in INSTRUCTION_SETS[2:]
 
 
 def preferred_dtype() -> "torch.dtype":
     """Return the number format for models on this processor.
 
     Returns:
-        ``torch.bfloat16`` where the processor has it natively, else ``torch.float32``.
+        ``torch.bfloat16`` where the processor has it natively, else ``torch.float32``; what
+        ``POSTTRAIN_DTYPE`` says where that is set.
+
+    Raises:
+        ValueError: If ``POSTTRAIN_DTYPE`` is neither ``float32`` nor ``bfloat16``.
     """
     import torch
 
+    forced = os.environ.get("POSTTRAIN_DTYPE", "").strip()
+    if forced:
+        if forced not in _DTYPES:
+            raise ValueError(
+                f"POSTTRAIN_DTYPE is {forced!r}: set it to {' or '.join(_DTYPES)}, or leave it "
+                "unset to follow the processor"
+            )
+        dtype: torch.dtype = getattr(torch, forced)
+        return dtype
     return torch.bfloat16 if has_native_bf16() else torch.float32
 
 
@@ -120,8 +173,9 @@ def run_record(since: float | None = None) -> dict[str, Any]:
 
     Returns:
         Plain values that JSON can hold: ``created`` (UTC, ISO 8601), ``seconds`` (since
-        `since`, or since the process started), ``python``, ``system``, ``cpu``, ``gpu``,
-        ``memory_gib``, ``threads``, ``dtype`` and ``versions``.
+        `since`, or since the process started), ``python``, ``system``, ``cpu``,
+        ``instruction_set``, ``gpu``, ``memory_gib``, ``threads``, ``dtype``, ``base_seed`` and
+        ``versions``.
     """
     import psutil
     import torch
@@ -138,9 +192,11 @@ def run_record(since: float | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": describe_cpu(),
+        "instruction_set": instruction_set(),
         "gpu": describe_gpu(),
         "memory_gib": round(memory_gib(), 1),
         "threads": torch.get_num_threads(),
         "dtype": str(preferred_dtype()).removeprefix("torch."),
+        "base_seed": base_seed(),
         "versions": {name: version for name, version in versions.items() if version},
     }

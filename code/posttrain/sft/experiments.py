@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posttrain.core.artifacts import get_or_build
+from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.sft.adapters.injection import inject_lora
 from posttrain.sft.data.dataset import Row, build_dataset, dataset_hash, few_shot_prompt
@@ -212,13 +213,15 @@ def compare_engines(preset: SFTPreset = ENGINES) -> dict[str, EngineCurve]:
     All three start from the same adapter and read the same rows in the same order.
 
     Args:
-        preset: The run.
+        preset: The run; the base seed is added to its own.
 
     Returns:
         A curve for each of ``by_hand``, ``trl`` and ``unsloth``.
 
     Chapter: sft/fine_tuning.
     """
+    seed = preset.training.seed + base_seed()
+    preset = replace(preset, training=replace(preset.training, seed=seed))
     steps = preset.training.max_steps * preset.training.gradient_accumulation_steps
     rows = build_dataset()["train"][: steps * preset.batch_size]
 
@@ -228,7 +231,9 @@ def compare_engines(preset: SFTPreset = ENGINES) -> dict[str, EngineCurve]:
 
         examples = encode_rows(rows, tokenizer_of(preset.model), preset.max_length)
         start = initial_adapter(preset, scratch / "start")
-        _, history, _ = train_adapter(preset, rows, rows[:1], scratch / "mine", keep_order=True)
+        _, history, _ = train_adapter(
+            preset, rows, rows[:1], scratch / "mine", seed=seed, keep_order=True
+        )
         tokens = sum(len(example.input_ids) for example in examples)
         curves = {"by_hand": EngineCurve(history.loss, history.seconds, tokens)}
         trl = run_trl(preset, examples, scratch / "trl", adapter=start)

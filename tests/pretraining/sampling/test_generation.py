@@ -140,6 +140,18 @@ def test_the_seed_decides(model: GPT) -> None:
     assert first == again != other
 
 
+def test_the_base_seed_stands_in_for_a_seed(
+    model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTTRAIN_SEED", "1000")
+    params = SamplingParams(max_new_tokens=12)
+    left_out, zero, base = (
+        generate(model, PROMPTS, params, **chosen).token_ids
+        for chosen in ({}, {"seed": 0}, {"seed": 1000})
+    )
+    assert torch.equal(left_out, base) and not torch.equal(left_out, zero)
+
+
 def test_the_callers_random_numbers_are_left_alone(model: GPT) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -22,6 +22,13 @@ def tiny(context: int = 8) -> GPT:
     return GPT(config)
 
 
+def test_the_base_seed_stands_in_for_a_seed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POSTTRAIN_SEED", "1000")
+    left_out = write_text(tiny(), TOKENIZER, length=40)
+    assert left_out == write_text(tiny(), TOKENIZER, length=40, seed=1000)
+    assert left_out != write_text(tiny(), TOKENIZER, length=40, seed=0)
+
+
 @pytest.mark.parametrize("context", [1, 2, 5, 8])
 @pytest.mark.parametrize("length", [0, 1, 4, 8, 9, 30])
 def test_texts_have_the_length_that_was_asked_for(context: int, length: int):

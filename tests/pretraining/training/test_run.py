@@ -161,6 +161,16 @@ def test_what_decides_a_run_decides_its_place():
     assert len(set(folders)) == 6
 
 
+def test_the_base_seed_stands_in_for_a_seed(monkeypatch: pytest.MonkeyPatch):
+    short = replace(PRESET, training=replace(PRESET.training, max_steps=2))
+    zero = pretrained(short)
+    monkeypatch.setenv("POSTTRAIN_SEED", "1000")
+    run = pretrained(short)
+    assert (zero.seed, run.seed) == (0, 1000)
+    assert not same(zero.model, run.model)
+    assert pretrained(short, 1000).artifact.reused and pretrained(short, 0).artifact.reused
+
+
 def test_the_code_of_the_model_class_counts():
     record = pretrained(PRESET, model_class=LeakyGPT).artifact.record
     assert "posttrain.pretraining.training.failures" in record["modules"]

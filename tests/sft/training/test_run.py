@@ -364,6 +364,18 @@ def test_what_decides_a_run_decides_its_place(
     )
 
 
+def test_the_base_seed_stands_in_for_a_seed(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = changed(preset, max_steps=1, eval_steps=0, save_steps=0)
+    zero = fine_tuned(preset)
+    monkeypatch.setenv("POSTTRAIN_SEED", "1000")
+    run = fine_tuned(preset)
+    assert (zero.seed, run.seed) == (0, 1000)
+    assert not same(zero.last_adapter, run.last_adapter)
+    assert fine_tuned(preset, 1000).artifact.reused and fine_tuned(preset, 0).artifact.reused
+
+
 def test_presets_that_cannot_run_here_are_refused(
     preset: SFTPreset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from posttrain.core.seeds import base_seed
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.model.kv_cache import KVCache
 from posttrain.pretraining.sampling.decoding import PackedGPT
@@ -96,7 +97,7 @@ def generate(
     params: SamplingParams | None = None,
     *,
     prefix: Sequence[int] = (),
-    seed: int = 0,
+    seed: int | None = None,
     pad_token_id: int = 0,
     progress: bool = False,
 ) -> Completions:
@@ -112,7 +113,7 @@ def generate(
         prompts: Token ids, ``P`` lists of any lengths.
         params: How to draw; the defaults of :class:`SamplingParams` where it is left out.
         prefix: Token ids that stand before every prompt, such as worked examples.
-        seed: Seed of the random numbers.
+        seed: Seed of the random numbers; the base seed where it is left out.
         pad_token_id: Fills the places after a row's end.
         progress: Whether to show a progress bar over the new tokens.
 
@@ -126,6 +127,7 @@ def generate(
     Chapter: pretraining/sampling.
     """
     params = params or SamplingParams()
+    seed = base_seed() if seed is None else seed
     input_ids, mask = pad_left(prompts, pad_token_id)
     device = model.device
     T, T_new = len(prefix) + input_ids.shape[1], params.max_new_tokens

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from posttrain.core.seeds import base_seed
 from posttrain.pretraining.data import CharTokenizer
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.generation import SamplingParams, generate
@@ -20,7 +21,7 @@ def write_text(
     length: int = 400,
     texts: int = 1,
     params: SamplingParams | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> list[str]:
     """Let a character model write on, past the end of its context.
 
@@ -33,7 +34,7 @@ def write_text(
         length: Characters to write.
         texts: How many texts to write at once.
         params: Temperature and filters; temperature 0.8 where they are left out.
-        seed: Seed of the draws.
+        seed: Seed of the draws; the base seed where it is left out.
 
     Returns:
         ``texts`` strings of ``length`` characters, without the prompt.
@@ -51,6 +52,7 @@ def write_text(
     if not prompt:
         raise ValueError("the prompt is empty: give at least one character, such as a newline")
     params = params or SamplingParams(temperature=0.8)
+    seed = base_seed() if seed is None else seed
     half = max(1, model.config.max_position_embeddings // 2)
     start = tokenizer.encode(prompt)
     rows = [list(start) for _ in range(texts)]

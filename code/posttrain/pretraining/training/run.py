@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from posttrain.core.artifacts import Artifact, get_or_build
 from posttrain.core.errors import TrainingDiverged
+from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.checkpoints import History
 from posttrain.core.training.loop import train
@@ -150,7 +151,7 @@ def train_model(
 
 def pretrained(
     preset: PretrainPreset | str = "cpu",
-    seed: int = 0,
+    seed: int | None = None,
     *,
     model_class: type[GPT] = GPT,
     train_characters: int = 0,
@@ -160,7 +161,7 @@ def pretrained(
 
     Args:
         preset: A preset or its name.
-        seed: Seed of weights, batches and samples.
+        seed: Seed of weights, batches and samples; the base seed where it is left out.
         model_class: ``GPT``, or one of ``posttrain.pretraining.training.failures``; its
             module's code counts, so a class of a notebook is refused.
         train_characters: Train on this many characters only; 0 means all.
@@ -175,6 +176,7 @@ def pretrained(
     Chapter: pretraining/training_dynamics.
     """
     preset = get_preset(preset) if isinstance(preset, str) else preset
+    seed = base_seed() if seed is None else seed
     if torch.device(preset.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"the preset {preset.name!r} needs a GPU and torch sees none here: use 'cpu'"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from posttrain.core.artifacts import Artifact, get_or_build
 from posttrain.core.errors import TrainingDiverged
+from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.checkpoints import History
 from posttrain.core.training.loop import train
@@ -224,13 +225,18 @@ def train_adapter(
 
 
 def fine_tuned(
-    preset: SFTPreset | str = "cpu", seed: int = 0, *, examples: int = 0, answer: int = 0
+    preset: SFTPreset | str = "cpu",
+    seed: int | None = None,
+    *,
+    examples: int = 0,
+    answer: int = 0,
 ) -> SFTRun:
     """Load a run from the store, or train it.
 
     Args:
         preset: A preset of the engine ``by_hand`` or its name.
-        seed: Seed of the adapter and of the order of the data.
+        seed: Seed of the adapter and of the order of the data; the base seed where it is left
+            out.
         examples: Train on the first so many examples only; 0 means all.
         answer: See :func:`train_adapter`.
 
@@ -244,6 +250,7 @@ def fine_tuned(
     Chapter: sft/fine_tuning.
     """  # noqa: DOC502
     preset = get_preset(preset) if isinstance(preset, str) else preset
+    seed = base_seed() if seed is None else seed
     if preset.engine != "by_hand" or preset.dataset != "reckoning":
         raise ValueError(
             f"the preset {preset.name!r} trains {preset.dataset} with {preset.engine}: run "
