@@ -1,0 +1,100 @@
+"""Figures of the chapters on pre-training, one function each.
+
+What such a figure shows comes from measurements, and so do the numbers in its alternative text.
+
+Chapter: pretraining/sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from posttrain.core.plotting import PALETTE, SvgFigure, figure, label_lines, show
+from posttrain.core.stats import Estimate
+
+
+def decoding_times(
+    seconds: Mapping[str, Sequence[float]], prompt_length: int, *, name: str = "cache"
+) -> SvgFigure:
+    """Draw the time of each new token against the length of the text.
+
+    Args:
+        seconds: For each way to decode, the seconds of each step after the first.
+        prompt_length: Tokens before the first step.
+        name: The figure's name on its page.
+
+    Returns:
+        The figure; its text says how long the first and the last steps took.
+
+    Chapter: pretraining/sampling.
+    """
+    fig, ax = figure(height=2.6)
+    told = []
+    for label, steps in seconds.items():
+        milliseconds = [1000 * step for step in steps]
+        positions = range(prompt_length + 1, prompt_length + 1 + len(steps))
+        ax.plot(positions, milliseconds, label=label)
+        first, last = median(milliseconds[:8]), median(milliseconds[-8:])
+        told.append(f"{label}: {first:.0f} ms in the first eight steps, {last:.0f} in the last")
+    ax.set(xlabel="tokens in the text", ylabel="ms per new token", ylim=(0, None))
+    label_lines(ax)
+    alt = (
+        "Milliseconds per new token against the length of the text. Medians, "
+        f"{'; '.join(told)}."
+    )
+    return show(fig, name=name, alt=alt)
+
+
+def trade_off(
+    points: Mapping[str, tuple[Estimate, Estimate]],
+    curve: Sequence[str],
+    *,
+    name: str = "trade",
+) -> SvgFigure:
+    """Draw added surprise against entropy, and a line through the temperatures.
+
+    Args:
+        points: Entropy and added surprise of each sampler, in nats per token.
+        curve: The names of the samplers that the line joins, in order.
+        name: The figure's name on its page.
+
+    Returns:
+        The figure; its text says where each point lies.
+
+    Chapter: pretraining/sampling.
+    """
+    fig, ax = figure(height=3.4)
+    line = [(points[key][0].value, points[key][1].value) for key in curve]
+    ax.plot(*zip(*line, strict=True), color=PALETTE[0], marker="", linewidth=1.2)
+    told = []
+    for rank, (label, (x, y)) in enumerate(points.items()):
+        kind = int(label not in curve)
+        ax.errorbar(
+            x.value,
+            y.value,
+            xerr=[[x.value - x.low], [x.high - x.value]],
+            yerr=[[y.value - y.low], [y.high - y.value]],
+            color=PALETTE[kind],
+            marker="os"[kind],
+            markevery=1,
+            markersize=5,
+            linestyle="",
+        )
+        left = x.value > (min(p[0] for p in line) + max(p[0] for p in line)) / 2
+        ax.annotate(
+            label,
+            (x.value, y.value),
+            xytext=(-8 if left else 8, 7 if rank % 2 else -13),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=9,
+        )
+        told.append(f"{label} at {x.value:.1f} and {y.value:.2f}")
+    ax.set(
+        xlabel="entropy of the sampler (nats per token)",
+        ylabel="added surprise, KL(q‖p)\n(nats per token)",
+    )
+    ax.margins(0.12)
+    alt = f"Added surprise against entropy, with a line through {len(curve)} temperatures. "
+    return show(fig, name=name, alt=alt + "; ".join(told) + ".")
