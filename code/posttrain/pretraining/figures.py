@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from posttrain.core.plotting import PALETTE, SvgFigure, figure, label_lines, show
+from posttrain.core.plotting import INK, PALETTE, SvgFigure, figure, label_lines, show
 from posttrain.core.stats import Estimate
 
 
@@ -42,6 +42,48 @@ def decoding_times(
     alt = (
         "Milliseconds per new token against the length of the text. Medians, "
         f"{'; '.join(told)}."
+    )
+    return show(fig, name=name, alt=alt)
+
+
+def kept_ranks(
+    curves: Mapping[str, Sequence[float]],
+    counts: Mapping[str, Mapping[str, int]],
+    *,
+    name: str = "filters",
+) -> SvgFigure:
+    """Draw probabilities by rank, and a bar for each filter over the ranks that it keeps.
+
+    Args:
+        curves: For each distribution, the largest probabilities, falling.
+        counts: For each distribution, how many tokens each filter keeps.
+        name: The figure's name on its page.
+
+    Returns:
+        The figure; its text says how many tokens each filter keeps.
+
+    Chapter: pretraining/sampling.
+    """
+    fig, axes = figure(height=3.3, ncols=len(curves), sharey=True)
+    told = []
+    for ax, (title, curve) in zip(axes, curves.items(), strict=True):
+        ax.plot(range(1, len(curve) + 1), curve, color=INK, marker="", linewidth=1.4)
+        where = ax.get_xaxis_transform()
+        for row, (label, n) in enumerate(counts[title].items()):
+            y = 0.29 - 0.105 * row
+            bar = (y - 0.035, y + 0.035)
+            ax.fill_between(
+                [0.75, n * 1.12], *bar, color=PALETTE[row], linewidth=0, transform=where
+            )
+            ax.annotate(f"{label}: {n}", (n * 1.3, y), xycoords=where, va="center", fontsize=9)
+        ax.set(xscale="log", yscale="log", xlim=(0.75, len(curve)), ylim=(3e-9, 2))
+        ax.set(title=title, xlabel="rank of the token")
+        kept = ", ".join(f"{label} {n}" for label, n in counts[title].items())
+        told.append(f"{title}: {kept}")
+    axes[0].set_ylabel("probability")
+    alt = (
+        "Probability against rank, with a bar for each filter over the ranks it keeps. "
+        f"Tokens kept, {'; '.join(told)}."
     )
     return show(fig, name=name, alt=alt)
 
