@@ -9,7 +9,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FENCED = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^(`{3,})(?:\{([\w:-]+)\})?[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+READ = {"glue:figure", "table", "admonition", "exercise"}  # fenced, and yet sentences
 CHAPTERS = [
     chapter["file"]
     for part in yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
@@ -45,8 +46,8 @@ def claimed(text: str) -> list[str]:
 
 
 def named(text: str) -> set[str]:
-    """Return the claims that a page's sentences name; goals have a dot."""
-    prose = FENCED.sub("", CELL.sub("", text))
+    """Return the claims that a page's sentences and captions name; goals have a dot."""
+    prose = FENCED.sub(lambda m: m[3] if m[2] in READ else "", CELL.sub("", text))
     return {name for name in ROLE.findall(prose) if "." not in name}
 
 
@@ -106,6 +107,12 @@ def test_a_claim_without_its_sentence_is_found() -> None:
     assert claimed(page) == ["halves"] and named(page) == set()
     page = PAGE.format(code="x = 1", prose="It halves. {claim}`halves` {claim}`sft.goal`")
     assert claimed(page) == [] and named(page) == {"halves"}
+
+
+def test_a_claim_in_a_caption_is_found_and_one_in_an_example_is_not() -> None:
+    caption = "```{glue:figure} fig\n:name: fig\nIt halves. {claim}`halves`\n```"
+    example = "```md\nIt halves. {claim}`quoted`\n```"
+    assert named(PAGE.format(code="x = 1", prose=f"{caption}\n{example}")) == {"halves"}
 
 
 @pytest.mark.parametrize(

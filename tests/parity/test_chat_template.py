@@ -111,5 +111,21 @@ def test_mask_equals_the_training_templates(
         assert differ == [(*newline, 0, 1)] * (NEWLINES[name] * answers)
 
 
+def test_a_served_prompt_has_the_date_of_training_only_if_it_is_told(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    tokenizer = stand_in(tokenizer, "llama-3.2")
+    question = [{"role": "user", "content": "Hi"}]
+    options = {"chat_template": template(JINJA["llama-3.2"]), "return_dict": False}
+    options["add_generation_prompt"] = True
+    row = [*question, {"role": "assistant", "content": "Hello."}]
+    trained = encode_chat(row, tokenizer, "llama-3.2").input_ids
+
+    told = tokenizer.apply_chat_template(question, date_string=DATE, **options)
+    assert trained[: len(told)] == told
+    by_the_clock = tokenizer.apply_chat_template(question, **options)
+    assert trained[: len(by_the_clock)] != by_the_clock
+
+
 def test_the_references_differ_from_each_other() -> None:
     assert len({template(name) for name in JINJA.values()}) == 5

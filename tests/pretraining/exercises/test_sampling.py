@@ -101,6 +101,12 @@ WRONG_NUCLEI = [
 ]  # fmt: skip
 
 
+def test_the_other_order_is_named_a_convention() -> None:
+    result = grade_nucleus(lambda x, t, p: token_by_token(x, 1.0, p) / t)
+    assert not result.passed
+    assert "llama.cpp's convention, and no fault there" in result.message
+
+
 def test_nucleus() -> None:
     assert grade_nucleus(token_by_token).passed
     told = []

@@ -65,6 +65,24 @@ def test_a_training_step_costs_three_forward_passes() -> None:
     assert training_flops(config, 16) == counter.get_total_flops()
 
 
+def test_adamw_keeps_two_numbers_and_training_holds_four() -> None:
+    config = SHAPES["grouped"]
+    model, ids = GPT(config), torch.zeros(2, 8, dtype=torch.long)
+    next_token_loss(model(ids), ids).backward()
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.step()
+    kept = sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if name != "step"  # one counter for each tensor
+    )
+    weights = sum(p.nbytes for p in model.parameters())
+    predicted = training_memory(config, batch_size=2, T=8)
+    assert predicted.optimizer == kept == 2 * weights
+    assert predicted.weights + predicted.gradients + predicted.optimizer == 4 * weights
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("T", [32, 128])
 @pytest.mark.parametrize("name", ["default", "grouped", "gpt2"])

@@ -70,6 +70,23 @@ def test_temperature_comes_before_top_p() -> None:
     assert_close(filter_logits(HALVES, SamplingParams(temperature=0.5)), 2 * HALVES)
 
 
+@pytest.mark.parametrize("filters", [{"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.4}])
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_temperature_last_is_the_other_convention(
+    filters: dict[str, float], temperature: float
+) -> None:
+    # llama.cpp's chain: the filters see temperature 1, which decides what is kept.
+    chosen = SamplingParams(temperature=temperature, **filters)
+    first = filter_logits(HALVES, chosen)
+    last = filter_logits(HALVES, SamplingParams(**filters)) / temperature
+    wanted = kept(filter_logits(HALVES, SamplingParams(**filters)))
+    assert kept(last) == wanted
+    both = first.isfinite() & last.isfinite()
+    assert both.any() and torch.equal(first[both], last[both])
+    only_ranks = set(filters) == {"top_k"}  # temperature keeps the order
+    assert (kept(first) == wanted) is only_ranks
+
+
 def test_filtered_logits_are_float32() -> None:
     assert filter_logits(HALVES.bfloat16(), SamplingParams()).dtype == torch.float32
 

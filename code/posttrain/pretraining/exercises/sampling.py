@@ -96,8 +96,9 @@ _FINITE = (
 )
 NUCLEUS = [
     Mistake(
-        "You applied the temperature after top-p: it comes first, since it sets the "
-        "probabilities that top-p adds up.",
+        "You applied the temperature after top-p. That is llama.cpp's convention, and no fault "
+        "there; this exercise keeps transformers' order, in which the temperature comes first "
+        "and sets the probabilities that top-p adds up.",
         lambda logits, t, p: keep_top_p(logits, p) / t,
     ),
     Mistake(_CROSSING, lambda logits, t, p: _by_rank(logits, t, lambda x: x.cumsum(-1) <= p)),

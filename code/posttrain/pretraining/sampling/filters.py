@@ -129,8 +129,9 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
 def filter_logits(logits: Tensor, params: SamplingParams) -> Tensor:
     """Apply temperature, then top-k, top-p and min-p, in the order of transformers.
 
-    Temperature comes first, because top-p and min-p measure probabilities, and it is the
-    temperature that sets them.
+    Top-p and min-p measure probabilities, and it is the temperature that sets them, so the
+    order counts. It is a convention: llama.cpp applies the temperature last by default, and
+    then the kept set is that of temperature 1.
 
     Args:
         logits: Shape (B, V); ``temperature`` must not be 0.

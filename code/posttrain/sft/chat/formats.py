@@ -75,8 +75,8 @@ _LLAMA = ChatFormat(
     default_system=None,
     trims_content=True,
 )
-# The day that the template writes where it is told none. With today's date, training rows and
-# prompts would change overnight.
+# The day that the template writes where it has no clock and is told no `date_string`. With
+# today's date, training rows would change overnight. Serving has to fix the same date.
 _DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 FORMATS = {
     "chatml": _CHATML,
