@@ -1,0 +1,112 @@
+"""At which learning rate does a run explode, whatever its seed and its processor?
+
+A rate that breaks one run need not break the next: rounding and the draw of the batches decide
+near the border. The record holds how far beyond the guard's limit each run went.
+
+Chapter: pretraining/training_dynamics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from posttrain.pretraining.presets import NANO, PretrainPreset
+
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""Environment in which a processor computes as one without AVX-512 would."""
+
+RATES = (1.0, 3.0, 10.0)
+SEEDS = tuple(range(10))
+_CURVE = 60  # steps of the loss that are kept
+
+CONFIG: dict[str, Any] = {"preset": asdict(NANO), "rates": RATES, "seeds": SEEDS}
+
+
+def exploding(rate: float, *, bf16: bool | None = None) -> PretrainPreset:
+    """Return the nano model's preset with a rate that is far too high.
+
+    Args:
+        rate: The learning rate; nothing else changes.
+        bf16: See :class:`posttrain.core.optimization.TrainingConfig`.
+
+    Returns:
+        The preset.
+    """
+    training = replace(NANO.training, learning_rate=rate, bf16=bf16)
+    return replace(NANO, name="exploding", training=training)
+
+
+def parts() -> list[dict[str, Any]]:
+    """List the settings: each rate as the processor comes, and limited to AVX2 in float32.
+
+    Returns:
+        One part for each.
+    """
+    return [
+        {"rate": rate, "processor": processor, "environment": environment}
+        for processor, environment in (("native", {}), ("AVX2, fp32", AVX2))
+        for rate in RATES
+    ]
+
+
+def run(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train with every seed, each run to its end or to the guard.
+
+    Args:
+        part: One of :func:`parts`.
+
+    Returns:
+        A row for each seed. ``start`` is what the guard compares with; ``worst`` is the
+        largest mean of ten losses in a row, from step 20 on where the run came that far.
+    """
+    from posttrain.pretraining.train import corpus_of, train_model
+
+    limited = bool(part["environment"])
+    preset = exploding(part["rate"], bf16=False if limited else None)
+    rows = []
+    for seed in SEEDS:
+        _, history, diverged = train_model(preset, corpus_of(preset.dataset), seed=seed)
+        losses = history.loss
+        means = [
+            sum(losses[i - 10 : i]) / 10 for i in range(min(20, len(losses)), len(losses) + 1)
+        ]
+        rows.append(
+            {
+                "processor": part["processor"],
+                "rate": part["rate"],
+                "seed": seed,
+                "start": min(sum(losses[:10]) / 10, 2 * losses[0]),
+                "worst": max(means),
+                "stopped_at": len(losses) if diverged else None,
+                "losses": [float(f"{loss:.5g}") for loss in losses[:_CURVE]],
+            }
+        )
+    return rows
+
+
+def summarize(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Count the runs that the guard stopped, and measure by how much.
+
+    Args:
+        outcomes: Rows of :func:`run`.
+
+    Returns:
+        For each processor and rate: ``runs``, ``stopped``, ``last_stop`` (the latest step at
+        which the guard spoke) and ``margin`` (the smallest ratio of ``worst`` to the guard's
+        limit; above 1 every run is beyond it).
+    """
+    limit = NANO.training.explosion_ratio
+    summary: dict[str, Any] = {}
+    for row in outcomes:
+        key = f"{row['processor']}, rate {row['rate']:g}"
+        found = summary.setdefault(
+            key, {"runs": 0, "stopped": 0, "last_stop": None, "margin": float("inf")}
+        )
+        found["runs"] += 1
+        found["margin"] = min(found["margin"], row["worst"] / (limit * row["start"]))
+        if row["stopped_at"] is not None:
+            found["stopped"] += 1
+            found["last_stop"] = max(found["last_stop"] or 0, row["stopped_at"])
+    return summary

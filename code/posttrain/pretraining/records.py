@@ -1,0 +1,13 @@
+"""The recorded runs of Stage 0.
+
+Chapter: pretraining/training_dynamics.
+"""
+
+from posttrain.core.recording import Recipe
+
+RECORDS = [
+    Recipe(
+        "pretraining", "explosion", "Learning rates at which the nano model explodes",
+        minutes=5, module="posttrain.pretraining.explosion",
+    ),
+]  # fmt: skip
