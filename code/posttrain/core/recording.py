@@ -1,8 +1,9 @@
 """Making records: which there are, and how one is run part by part.
 
 Each stage lists its recipes in ``posttrain/<stage>/records.py``. A recipe names a module with
-four things: ``CONFIG`` (what is run, as plain data), ``parts()`` (settings, each run on its
-own), ``run(part)`` (the outcomes of one of them) and ``summarize(outcomes)``.
+four things: ``CONFIG`` (what is run, as plain data), ``parts(seeds)`` (settings, each run on its
+own), ``run(part)`` (the outcomes of one of them) and ``summarize(outcomes)``. The seeds stand in
+the recipe, so that more of them can be added and the parts that are there stay.
 
 Chapter: start/how_this_book_works.
 """
@@ -50,7 +51,7 @@ class Experiment(Protocol):
 
     CONFIG: dict[str, Any]
 
-    def parts(self) -> list[dict[str, Any]]:
+    def parts(self, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """List the settings; each is run, stored and found again on its own."""
 
     def run(self, part: dict[str, Any]) -> list[Row]:
@@ -69,6 +70,7 @@ class Recipe:
         name: Name within the stage.
         title: What is run, in a few words.
         minutes: How long it takes on two slow cores, about.
+        seeds: Seeds of the runs.
         module: Dotted name of the module that runs it.
     """
 
@@ -76,6 +78,7 @@ class Recipe:
     name: str
     title: str
     minutes: float
+    seeds: tuple[int, ...]
     module: str
 
     def __post_init__(self) -> None:
@@ -181,7 +184,7 @@ def make_record(recipe: Recipe, out: Path | None = None) -> Path:
     """  # noqa: DOC502
     experiment = recipe.load()
     commit, clean = commit_of_code()
-    parts, outcomes, seconds = experiment.parts(), [], 0.0
+    parts, outcomes, seconds = experiment.parts(recipe.seeds), [], 0.0
     bar = tqdm(parts, desc=recipe.label, unit="part")
     for part in bar:
         rows, took = _stored_part(recipe, part)
@@ -230,7 +233,7 @@ def repeat_parts(recipe: Recipe, count: int = 1) -> Record:
     """
     old = read_record(recipe.stage, recipe.name)
     experiment = recipe.load()
-    parts = experiment.parts()
+    parts = experiment.parts(recipe.seeds)
     count = max(1, min(count, len(parts)))
     chosen = [round(i * (len(parts) - 1) / max(1, count - 1)) for i in range(count)]
     for part in tqdm([parts[index] for index in chosen], desc=recipe.label, unit="part"):

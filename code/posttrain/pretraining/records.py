@@ -8,6 +8,6 @@ from posttrain.core.recording import Recipe
 RECORDS = [
     Recipe(
         "pretraining", "explosion", "Learning rates at which the nano model explodes",
-        minutes=5, module="posttrain.pretraining.explosion",
+        minutes=5, seeds=tuple(range(10)), module="posttrain.pretraining.explosion",
     ),
 ]  # fmt: skip
