@@ -1,9 +1,10 @@
 """Making records: which there are, and how one is run part by part.
 
 Each stage lists its recipes in ``posttrain/<stage>/records.py``. A recipe names a module with
-four things: ``CONFIG`` (what is run, as plain data), ``parts(seeds)`` (settings, each run on its
-own), ``run(part)`` (the outcomes of one of them) and ``summarize(outcomes)``. The seeds stand in
-the recipe, so that more of them can be added and the parts that are there stay.
+three things: ``CONFIG`` (what is run, as plain data), ``parts(seeds)`` (settings, each run on
+its own) and ``run(part)`` (the outcomes of one of them). And it names a function that computes
+numbers from the outcomes; that one may change, and nothing is run again. The seeds stand in the
+recipe too, so that more can be added and the parts that are there stay.
 
 Chapter: start/how_this_book_works.
 """
@@ -57,9 +58,6 @@ class Experiment(Protocol):
     def run(self, part: dict[str, Any]) -> list[Row]:
         """Run one setting; each outcome names its seed."""
 
-    def summarize(self, outcomes: Sequence[Row]) -> dict[str, Any]:
-        """Compute the numbers of a record from its outcomes alone."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -72,6 +70,7 @@ class Recipe:
         minutes: How long it takes on two slow cores, about.
         seeds: Seeds of the runs.
         module: Dotted name of the module that runs it.
+        summary: What computes its numbers, as ``module:function``.
     """
 
     stage: str
@@ -80,6 +79,7 @@ class Recipe:
     minutes: float
     seeds: tuple[int, ...]
     module: str
+    summary: str
 
     def __post_init__(self) -> None:
         """Refuse names that no file can have, and times that nothing can take."""
@@ -103,6 +103,19 @@ class Recipe:
             The module.
         """
         return cast(Experiment, importlib.import_module(self.module))
+
+    def summarize(self, outcomes: Sequence[Row]) -> dict[str, Any]:
+        """Compute the numbers of a record from its outcomes, and from nothing else.
+
+        Args:
+            outcomes: The outcomes, as they stand in a record.
+
+        Returns:
+            The numbers, by name.
+        """
+        module, _, function = self.summary.partition(":")
+        summary = getattr(importlib.import_module(module), function)(outcomes)
+        return cast(dict[str, Any], json.loads(json.dumps(summary, default=plain)))
 
 
 def recipes() -> list[Recipe]:
@@ -205,7 +218,7 @@ def make_record(recipe: Recipe, out: Path | None = None) -> Path:
         seeds=sorted({row["seed"] for row in outcomes}),
         code=module_hashes([recipe.module]),
         repeated=None,
-        summary=experiment.summarize(outcomes),
+        summary=recipe.summarize(outcomes),
         outcomes=outcomes,
     )
     del record.machine["seconds"], record.machine["created"]  # of this process
@@ -248,7 +261,7 @@ def repeat_parts(recipe: Recipe, count: int = 1) -> Record:
     values = {name: getattr(old, name) for name in Record.__dataclass_fields__}
     values |= {
         "module": recipe.module, "code": module_hashes([recipe.module]), "repeated": made,
-        "summary": experiment.summarize(old.outcomes),
+        "summary": recipe.summarize(old.outcomes),
     }  # fmt: skip
     record = Record(**values)
     file = record_file(recipe.stage, recipe.name)

@@ -17,7 +17,7 @@ from posttrain.pretraining.presets import NANO, PretrainPreset
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 """Environment in which a processor computes as one without AVX-512 would."""
 
-RATES = (1.0, 3.0, 10.0)
+RATES = (10.0, 3.0, 1.0)
 _CURVE = 60  # steps of the loss that are kept
 
 CONFIG: dict[str, Any] = {"preset": asdict(NANO), "rates": RATES}
@@ -86,29 +86,3 @@ def run(part: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def summarize(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count the runs that the guard stopped, and measure by how much.
-
-    Args:
-        outcomes: Rows of :func:`run`.
-
-    Returns:
-        For each processor and rate: ``runs``, ``stopped``, ``last_stop`` (the latest step at
-        which the guard spoke) and ``margin`` (the smallest ratio of ``worst`` to the guard's
-        limit; above 1 every run is beyond it).
-    """
-    limit = NANO.training.explosion_ratio
-    summary: dict[str, Any] = {}
-    for row in outcomes:
-        key = f"{row['processor']}, rate {row['rate']:g}"
-        found = summary.setdefault(
-            key, {"runs": 0, "stopped": 0, "last_stop": None, "margin": float("inf")}
-        )
-        found["runs"] += 1
-        found["margin"] = min(found["margin"], row["worst"] / (limit * row["start"]))
-        if row["stopped_at"] is not None:
-            found["stopped"] += 1
-            found["last_stop"] = max(found["last_stop"] or 0, row["stopped_at"])
-    return summary

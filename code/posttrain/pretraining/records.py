@@ -9,5 +9,6 @@ RECORDS = [
     Recipe(
         "pretraining", "explosion", "Learning rates at which the nano model explodes",
         minutes=5, seeds=tuple(range(10)), module="posttrain.pretraining.explosion",
+        summary="posttrain.pretraining.stability:explosions",
     ),
 ]  # fmt: skip
