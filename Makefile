@@ -8,6 +8,7 @@ NANOGPT ?=
 CORPUS ?=
 LOCKFLAGS ?=
 CHECKS ?=
+RECORDS ?=
 SKIP_MISSING ?=
 
 VENV = .venv
@@ -26,6 +27,8 @@ help:
 	@echo 'make serve      show the built site at http://127.0.0.1:$(PORT) (PORT=8000)'
 	@echo 'make bench      run the comparisons in code/benchmarks'
 	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
+	@echo 'make records    make the recorded runs again: all, which takes an hour or two, or some'
+	@echo '                  (RECORDS=sft/rank_and_rate,pretraining/warm_up)'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
 	@echo 'make site-check look at every page of the built site in a browser, and rate it'
@@ -74,6 +77,11 @@ bench: $(STAMP)
 	  $(RUN_ENV) python "$$script" "$$@" || failed="$$failed $$script"; \
 	done; \
 	test -z "$$failed" || { echo "Failed:$$failed" >&2; exit 1; }
+
+.PHONY: records
+# What is finished is kept: make records again goes on where an interruption left it.
+records: $(STAMP)
+	@$(RUN_ENV) posttrain record $(if $(RECORDS),'$(RECORDS)',--all)
 
 # The present lock's pins are kept where they still fit; only LOCKFLAGS=--upgrade moves them.
 lock:

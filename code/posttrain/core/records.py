@@ -299,7 +299,8 @@ def find_fault(content: Any) -> str | None:
 def _fault_of_facts(content: Mapping[str, Any]) -> str | None:
     if not (NAME.fullmatch(content["stage"]) and NAME.fullmatch(content["name"])):
         return f"its name is {content['stage']}/{content['name']}"
-    for text in (content["created"], (content["repeated"] or content).get("created")):
+    times: list[Any] = [content["created"], (content["repeated"] or content).get("created")]
+    for text in times:
         try:
             datetime.datetime.fromisoformat(text)
         except (TypeError, ValueError):

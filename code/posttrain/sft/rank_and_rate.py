@@ -1,9 +1,9 @@
 """Does the best learning rate depend on the rank? A sweep over both, for three scalings.
 
 The update is ``s B A`` with ``s = α / r`` and α fixed, ``s`` fixed (``α = 2r``), or
-``s = α / √r`` (rsLoRA). The three agree at rank 8. Beside them the same matrices are trained in full. Schulman
-and others (2025) report that with ``α / r`` the best rate hardly depends on the rank, and is
-about ten times that of full training.
+``s = α / √r`` (rsLoRA). The three agree at rank 8. Beside them the same matrices are trained in
+full. Schulman and others (2025) report that with ``α / r`` the best rate hardly depends on the
+rank, and is about ten times that of full training.
 
 Chapter: sft/fine_tuning.
 """

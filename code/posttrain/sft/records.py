@@ -1,0 +1,14 @@
+"""The recorded runs of Stage 1.
+
+Chapter: sft/fine_tuning.
+"""
+
+from posttrain.core.recording import Recipe
+
+RECORDS = [
+    Recipe(
+        "sft", "rank_and_rate", "Rank and learning rate for three scalings, and full training",
+        minutes=45, seeds=(0, 1, 2, 3, 4), module="posttrain.sft.rank_and_rate",
+        summary="posttrain.sft.best_rates:summarize",
+    ),
+]  # fmt: skip
