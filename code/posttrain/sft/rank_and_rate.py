@@ -36,6 +36,7 @@ from posttrain.sft.packing import PackedBatch, PackedBatches
 from posttrain.sft.train import base_model, first_adapted_block
 
 EXAMPLES = 200
+HELD_OUT = 40  # validation rows: enough to see a valley, and half the time
 RANKS = (1, 8, 64)
 SAME_AT = 8
 """The rank at which the three scalings agree: there the scale is 2."""
@@ -54,6 +55,7 @@ PRESET = replace(
 CONFIG: dict[str, Any] = {
     "preset": asdict(PRESET),
     "examples": EXAMPLES,
+    "held_out": HELD_OUT,
     "ranks": RANKS,
     "rates": RATES,
     "full_rates": FULL_RATES,
@@ -150,17 +152,20 @@ def adapted(model: GPT, config: LoRAConfig, seed: int) -> Iterator[None]:
         remove_lora(model)
 
 
+Encoded = tuple[list[EncodedChat], list[Tensor]]
+
+
 @functools.lru_cache(maxsize=1)
-def _prepared() -> tuple[GPT, tuple[list[EncodedChat], list[Tensor]], tuple[Any, Any]]:
-    """Load the model once, and run its frozen blocks once over training and validation rows."""
+def _prepared() -> tuple[GPT, Encoded, Encoded, float]:
+    """Load the model once, run its frozen blocks once over all rows, and measure it once."""
     model, data = base_model(PRESET), build_dataset()
     model.requires_grad_(False)
     first, tokenizer = first_adapted_block(PRESET), tokenizer_of(PRESET.model)
-    parts = []
-    for rows in (data["train"][:EXAMPLES], data["validation"]):
+    encoded = []
+    for rows in (data["train"][:EXAMPLES], data["validation"][::2][:HELD_OUT]):
         examples = encode_rows(rows, tokenizer, PRESET.max_length)
-        parts.append((examples, frozen_streams(model, examples, first)))
-    return model, parts[0], parts[1]
+        encoded.append((examples, frozen_streams(model, examples, first)))
+    return model, encoded[0], encoded[1], mean_loss(model, *encoded[1], first)
 
 
 def parts(seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -197,7 +202,7 @@ def run(part: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _run_one(setting: dict[str, Any]) -> dict[str, Any]:
-    model, (examples, streams), (held_out, held_out_streams) = _prepared()
+    model, (examples, streams), held_out, start = _prepared()
     first, seed = first_adapted_block(PRESET), setting["seed"]
     batches = PackedBatches(examples, PRESET.batch_size, seed, PRESET.device, streams, first)
     training = replace(PRESET.training, learning_rate=setting["rate"], seed=seed)
@@ -205,13 +210,12 @@ def _run_one(setting: dict[str, Any]) -> dict[str, Any]:
     full = setting["scaling"] == FULL
     config = PRESET.lora if full else adapter(setting["scaling"], setting["r"])
     with trained_in_full(model, config) if full else adapted(model, config, seed):
-        start = mean_loss(model, held_out, held_out_streams, first)
         name = " ".join(str(value) for value in setting.values())
         try:
             train(model, _loss, batches, training, description=name, history=history)
         except TrainingDiverged as error:
             diverged = str(error)
-        end = mean_loss(model.eval(), held_out, held_out_streams, first)
+        end = mean_loss(model.eval(), *held_out, first)
     return {
         **setting,
         "start": _rounded(start),

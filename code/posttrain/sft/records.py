@@ -7,6 +7,11 @@ from posttrain.core.recording import Recipe
 
 RECORDS = [
     Recipe(
+        "sft", "headline", "The main run with several seeds, question by question",
+        minutes=10, seeds=(0, 1, 2), module="posttrain.sft.headline",
+        summary="posttrain.sft.headline_numbers:summarize",
+    ),
+    Recipe(
         "sft", "rank_and_rate", "Rank and learning rate for three scalings, and full training",
         minutes=45, seeds=(0, 1, 2, 3, 4), module="posttrain.sft.rank_and_rate",
         summary="posttrain.sft.best_rates:summarize",
