@@ -30,26 +30,28 @@ def test_the_margin_is_that_of_the_run_nearest_to_the_limit():
     }  # fmt: skip
 
 
-def ran(seed: int, length: int, peak: float, end: float | None) -> dict[str, Any]:
+def ran(seed: int, length: int, end: float | None) -> dict[str, Any]:
     return {
         "processor": "native", "layers": 2, "rate": 0.03, "warmup_steps": length, "seed": seed,
-        "first": 4.0, "peak": peak, "val_loss": end, "losses": [],
+        "first": 4.0, "peak": 5.0, "val_loss": end, "losses": [],
     }  # fmt: skip
 
 
 def test_effects_are_paired_by_seed():
-    rows = [
-        ran(0, 30, 4.0, 2.0), ran(1, 30, 4.4, 3.0), ran(0, 0, 8.0, 2.5), ran(1, 0, 8.4, 3.5),
+    rows = [ran(0, 50, 2.0), ran(1, 50, 3.0), ran(1, 0, 3.5), ran(0, 0, 2.5)]
+    rows += [ran(0, 15, 3.0), ran(1, 15, 3.0)]
+    found = warm_up_effects(rows)
+    assert list(found) == [
+        "native, 2 layers, rate 0.03, 15 steps", "native, 2 layers, rate 0.03, 50 steps",
     ]  # fmt: skip
-    (found,) = warm_up_effects(rows).values()
-    assert found["cost"] == pytest.approx([0.5, 0.5, 0.5])
-    assert found["rise"] == pytest.approx([4.0, 4.0, 4.0])
-    assert found["highest"] == pytest.approx([2.1, 1.1])
+    short, long = found.values()
+    assert long["cost"] == pytest.approx([0.5, 0.5, 0.5])
+    assert (long["worse"], long["seeds"], long["end"]) == (2, 2, [3.0, 2.5])
+    assert short["cost"][0] == 0 and short["worse"] == 1
 
 
-def test_a_run_without_an_end_leaves_no_interval_of_one():
-    rows = [
-        ran(0, 30, 4.0, 2.0), ran(1, 30, 4.4, 3.0), ran(0, 0, 8.0, None), ran(1, 0, 8.4, 3.5),
-    ]  # fmt: skip
+def test_a_run_without_an_end_is_left_out_of_its_pair():
+    rows = [ran(s, length, 2.0 + s) for s in range(3) for length in (50, 0)]
+    rows[0]["val_loss"] = None
     (found,) = warm_up_effects(rows).values()
-    assert found["cost"] is None and found["rise"] is not None
+    assert found["seeds"] == 2

@@ -12,7 +12,7 @@ from posttrain.pretraining.warm_up import LENGTHS, SETTINGS, parts, run, warmed
 
 
 def test_a_pair_differs_in_its_warm_up_alone():
-    one, other = (warmed(2, 1e-2, length) for length in LENGTHS)
+    one, *_, other = (warmed(2, 1e-2, length) for length in LENGTHS)
     assert replace(one.training, warmup_steps=0) == replace(other.training, warmup_steps=0)
     assert one.model == other.model and one.training.warmup_steps > 0
     assert warmed(8, 1e-2, 0).model.num_hidden_layers == 8
@@ -24,6 +24,7 @@ def test_each_setting_runs_with_each_seed_on_both_processors():
 
 
 def test_a_row_for_each_length(monkeypatch: pytest.MonkeyPatch):
+    assert LENGTHS[-1] == 0
     tiny = replace(
         NANO.model, hidden_size=8, intermediate_size=8, num_attention_heads=1,
         max_position_embeddings=8,
@@ -31,8 +32,9 @@ def test_a_row_for_each_length(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(warm_up, "NANO", replace(NANO, model=tiny, batch_size=2))
     monkeypatch.setattr(warm_up, "STEPS", 40)
     part = {"seed": 3, "layers": 1, "rate": 1e-2, "processor": "native", "environment": {}}
-    with_one, without = run(part)
-    assert (with_one["warmup_steps"], without["warmup_steps"]) == LENGTHS
+    monkeypatch.setattr(warm_up, "LENGTHS", (20, 10, 0))
+    with_one, shorter, without = run(part)
+    assert [row["warmup_steps"] for row in (with_one, shorter, without)] == [20, 10, 0]
     assert with_one["first"] == without["first"]  # the same weights and the same batch
     assert with_one["losses"][-1] != without["losses"][-1]
     assert without["peak"] == max(without["losses"][1:])

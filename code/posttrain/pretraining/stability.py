@@ -39,37 +39,41 @@ def explosions(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def warm_up_effects(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Compare the runs of each pair: without a warm-up and with one.
+    """Compare the runs without a warm-up with those that have one, seed by seed.
 
     Args:
         outcomes: Rows of :func:`posttrain.pretraining.warm_up.run`.
 
     Returns:
-        For each processor and setting: ``cost``, what the run without a warm-up is worse by at
-        the end, in nats; and ``rise``, how much higher its loss comes in the first steps; each
-        as ``[mean, low, high]``, Student's interval over the seeds. And ``highest``, the
-        highest loss of any run without a warm-up and with one, over its own first loss.
+        For each processor, setting and length of the warm-up: ``cost``, what the runs without
+        one are worse by at the end, in nats, as ``[mean, low, high]`` with Student's interval
+        over the seeds; ``worse``, in how many of ``seeds`` they are; and ``end``, the mean
+        losses ``[without, with]``.
     """
-    pairs: dict[str, dict[int, dict[bool, dict[str, Any]]]] = {}
+    ends: dict[str, dict[int, dict[int, float | None]]] = {}
     for row in outcomes:
-        key = f"{row['processor']}, {row['layers']} layers, rate {row['rate']:g}"
-        pairs.setdefault(key, {}).setdefault(row["seed"], {})[row["warmup_steps"] > 0] = row
+        setting = f"{row['processor']}, {row['layers']} layers, rate {row['rate']:g}"
+        runs = ends.setdefault(setting, {}).setdefault(row["warmup_steps"], {})
+        runs[row["seed"]] = row["val_loss"]
     summary: dict[str, Any] = {}
-    for key, by_seed in pairs.items():
-        found = [(pair[False], pair[True]) for pair in by_seed.values()]
-        ended = [(a, b) for a, b in found if None not in (a["val_loss"], b["val_loss"])]
-        summary[key] = {
-            "cost": _interval([a["val_loss"] - b["val_loss"] for a, b in ended]),
-            "rise": _interval([a["peak"] - b["peak"] for a, b in found]),
-            "highest": [
-                max(pair[i]["peak"] / pair[i]["first"] for pair in found) for i in (0, 1)
-            ],
-        }
+    for setting, by_length in ends.items():
+        without = by_length[0]
+        for length in sorted(by_length.keys() - {0}):
+            pairs = [
+                (without[seed], end)
+                for seed, end in by_length[length].items()
+                if without[seed] is not None and end is not None
+            ]
+            summary[f"{setting}, {length} steps"] = _compared(pairs)
     return summary
 
 
-def _interval(values: list[float]) -> list[float] | None:
-    if len(values) < 2:
-        return None
-    estimate = mean_interval(values)
-    return [estimate.value, *estimate.ci]
+def _compared(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    costs = [without - end for without, end in pairs]
+    cost = mean_interval(costs)
+    return {
+        "cost": [cost.value, *cost.ci],
+        "worse": sum(x > 0 for x in costs),
+        "seeds": len(costs),
+        "end": [sum(column) / len(column) for column in zip(*pairs, strict=True)],
+    }

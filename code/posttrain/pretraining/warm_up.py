@@ -15,11 +15,11 @@ from typing import Any
 from posttrain.pretraining.explosion import AVX2
 from posttrain.pretraining.presets import NANO, PretrainPreset
 
-SETTINGS = ((2, 3e-3), (2, 1e-2), (2, 3e-2), (2, 1e-1), (8, 1e-2))
+SETTINGS = ((2, 3e-2), (2, 1e-2), (2, 3e-3))
 """Layers and learning rate."""
 
-LENGTHS = (30, 0)
-"""Steps of warm-up; those of a pair differ in nothing else."""
+LENGTHS = (50, 15, 0)
+"""Steps of warm-up: a third of the run, a tenth, and none; nothing else differs."""
 
 STEPS = 150
 FIRST = 50  # steps in which a peak is looked for
@@ -68,7 +68,7 @@ def parts(seeds: Sequence[int]) -> list[dict[str, Any]]:
         seeds: Seeds of weights and batches.
 
     Returns:
-        One part for each setting, processor and seed; it runs with and without warm-up.
+        One part for each setting, processor and seed; it runs every length of the warm-up.
     """
     return [
         {
@@ -82,7 +82,7 @@ def parts(seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def run(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train with each length of warm-up.
+    """Train with each length of the warm-up.
 
     Args:
         part: One of :func:`parts`.
