@@ -35,6 +35,7 @@ def test_a_run_that_explodes_and_one_that_does_not(monkeypatch: pytest.MonkeyPat
     training = replace(NANO.training, max_steps=24, warmup_steps=0)
     small = replace(NANO, model=tiny, batch_size=2, training=training)
     monkeypatch.setattr(explosion, "NANO", small)
+    monkeypatch.setattr("posttrain.pretraining.train._EVALUATION_WINDOWS", 4)
     part = {"processor": "native", "environment": {}, "seeds": [0, 1]}
     wild = run({**part, "rate": 30.0})
     calm = run({**part, "rate": 1e-3})

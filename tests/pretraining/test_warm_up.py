@@ -31,6 +31,7 @@ def test_a_row_for_each_length(monkeypatch: pytest.MonkeyPatch):
     )  # fmt: skip
     monkeypatch.setattr(warm_up, "NANO", replace(NANO, model=tiny, batch_size=2))
     monkeypatch.setattr(warm_up, "STEPS", 40)
+    monkeypatch.setattr("posttrain.pretraining.train._EVALUATION_WINDOWS", 4)
     part = {"seed": 3, "layers": 1, "rate": 1e-2, "processor": "native", "environment": {}}
     monkeypatch.setattr(warm_up, "LENGTHS", (20, 10, 0))
     with_one, shorter, without = run(part)
