@@ -75,8 +75,8 @@ def parts(seeds: Sequence[int]) -> list[dict[str, Any]]:
             "seed": seed, "layers": layers, "rate": rate,
             "processor": processor, "environment": environment,
         }
-        for seed in seeds
         for layers, rate in SETTINGS
+        for seed in seeds
         for processor, environment in (("native", {}), ("AVX2, fp32", AVX2))
     ]  # fmt: skip
 
