@@ -10,6 +10,7 @@ LOCKFLAGS ?=
 CHECKS ?=
 CHAPTERS ?=
 RUNS ?=
+RECORDS ?=
 SKIP_MISSING ?=
 FRESH ?=
 PAGE ?=
@@ -35,6 +36,8 @@ help:
 	@echo '                  (NANOGPT=folder CORPUS=input.txt for the one against nanoGPT)'
 	@echo 'make robustness run the chapters with other processors, formats and seeds'
 	@echo '                  (CHAPTERS=book/sft/lora RUNS=avx2-fp32,seed-1000 for a part)'
+	@echo 'make records    make the recorded runs again: all, which takes an hour or two, or some'
+	@echo '                  (RECORDS=sft/rank_and_rate,pretraining/warm_up)'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
 	@echo 'make site-check look at every page of the built site in a browser, and rate it'
@@ -94,6 +97,13 @@ bench: $(STAMP)
 # Each run has a store of its own in _build/robustness; records go to book/results/robustness.
 robustness: $(STAMP)
 	@$(RUN_ENV) python -m tools.clean.robustness --chapters '$(CHAPTERS)' --runs '$(RUNS)'
+
+
+
+.PHONY: records
+# What is finished is kept: make records again goes on where an interruption left it.
+records: $(STAMP)
+	@$(RUN_ENV) posttrain record $(if $(RECORDS),'$(RECORDS)',--all)
 
 # The present lock's pins are kept where they still fit; only LOCKFLAGS=--upgrade moves them.
 lock:

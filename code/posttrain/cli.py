@@ -111,6 +111,30 @@ def sft(
 
 
 @app.command()
+def record(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Such as sft/rank_and_rate; none lists all."),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Make every record.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write, instead of the record's own.")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=0, help="Only run so many parts again, and compare.")
+    ] = 0,
+) -> None:
+    """Run an experiment that takes long, and write its record; it may be interrupted."""
+    from posttrain.core.recording import record_command, table_rows
+
+    if not names and not all_:
+        _print_table(("record", "minutes", "what it runs", "recorded"), list(table_rows()))
+        return
+    for line in record_command(names or [], all_, out, repeat):
+        typer.echo(line)
+
+
+@app.command()
 def goals(
     path: Annotated[
         Path | None,

@@ -26,10 +26,12 @@ from tools.clean.environment import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDERS = ("build==1.6.1", "twine==7.0.0")
-COMMANDS = ("pretrain", "sft", "goals", "doctor", "artifacts")
+COMMANDS = ("pretrain", "sft", "record", "goals", "doctor", "artifacts")
 BOOK_TOOLS = ("jupyter_book", "sphinx", "transformers", "matplotlib", "pytest")
 HEAVY = ("torch", "numpy", "transformers", "matplotlib")
 IMPORT_LIMIT = 0.3  # seconds
+SHARED = "share/posttrain/results"
+DATA = re.compile(r"^[^/]+\.data/data/")  # of a wheel: what goes beside Python's own files
 LEFT_OUT = (".*", "_build", "build", "dist", "__pycache__", "*.egg-info")
 
 TIME_IMPORT = """
@@ -116,12 +118,13 @@ def build(root: Path, builder: Environment, folder: Path) -> tuple[Path, Check]:
     return wheel, Check("twine accepts sdist and wheel", looked.returncode == 0, seen)
 
 
-def contents_check(wheel: Path, package: Path) -> Check:
-    """Compare a wheel with the source: all modules and ``py.typed``, and nothing beside them.
+def contents_check(wheel: Path, package: Path, results: Path | None = None) -> Check:
+    """Compare a wheel with the source: modules, ``py.typed``, records, and nothing beside them.
 
     Args:
         wheel: The wheel.
         package: The source of `posttrain`.
+        results: The folder of the recorded runs, where there is one.
 
     Returns:
         The check; it names up to three files that are missing or too many.
@@ -131,8 +134,13 @@ def contents_check(wheel: Path, package: Path) -> Check:
         for path in package.rglob("*")
         if path.is_file() and (path.suffix == ".py" or path.name == "py.typed")
     }
+    if results is not None:
+        stages = {path.name for path in package.iterdir() if path.is_dir()}
+        files = [path for path in results.glob("*/*.json") if path.parent.name in stages]
+        wanted |= {f"{SHARED}/{path.relative_to(results).as_posix()}" for path in files}
     with zipfile.ZipFile(wheel) as packed:
-        found = {name for name in packed.namelist() if ".dist-info/" not in name}
+        names = (DATA.sub("", name) for name in packed.namelist())
+        found = {name for name in names if ".dist-info/" not in name}
     odd = [f"missing: {n}" for n in sorted(wanted - found)]
     odd += [f"too many: {n}" for n in sorted(found - wanted)]
     typed = f"{package.name}/py.typed"
@@ -215,7 +223,7 @@ def wheel_checks(root: Path) -> list[Check]:
         builder.pip(*BUILDERS)
         wheel, twine = build(root, builder, folder)
         note(twine)
-        note(contents_check(wheel, root / "code" / "posttrain"))
+        note(contents_check(wheel, root / "code" / "posttrain", root / "book" / "results"))
         reader = Environment(folder / "reader")
         reader.pip(*torch_requirement(root))
         reader.pip("--constraint", str(root / "requirements.lock"), str(wheel))

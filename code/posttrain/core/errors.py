@@ -16,6 +16,10 @@ class ArtifactError(PosttrainError):
     """The artifact store could not build, read or remove an artifact."""
 
 
+class RecordError(PosttrainError):
+    """A recorded run is missing, damaged, or cannot be made."""
+
+
 class TrainingDiverged(PosttrainError):
     """Training stopped because the loss or the gradient stopped making sense.
 

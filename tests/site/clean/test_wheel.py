@@ -110,6 +110,34 @@ def test_a_whole_wheel_is_accepted(tmp_path: Path, package: Path) -> None:
     assert check.passed and check.seen == "3 files"
 
 
+def test_the_recorded_runs_belong_to_the_wheel(tmp_path: Path, package: Path) -> None:
+    whole = ("posttrain/__init__.py", "posttrain/py.typed", "posttrain/core/a.py")
+    results = tmp_path / "results"
+    (package / "sft").mkdir()
+    for name in ("sft/a", "sft/b", "other/c"):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / f"{name}.json").touch()
+    inside = "posttrain-1.data/data/share/posttrain/results/sft"
+    both = (*whole, f"{inside}/a.json", f"{inside}/b.json")
+    assert contents_check(wheel(tmp_path, *both), package, results).passed
+    lacking = contents_check(wheel(tmp_path, *both[:-1]), package, results)
+    assert lacking.seen == "missing: share/posttrain/results/sft/b.json"
+    (results / "sft" / "a.json").unlink()
+    many = contents_check(wheel(tmp_path, *both), package, results)
+    assert many.seen == "too many: share/posttrain/results/sft/a.json"
+
+
+def test_every_folder_of_records_goes_into_the_wheel() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = tomllib.loads(text)["tool"]["setuptools"]["data-files"]
+    for file in (ROOT / "book" / "results").glob("*/*.json"):
+        folder = file.parent.name
+        if (PACKAGE / folder / "records.py").is_file():
+            assert listed[f"share/posttrain/results/{folder}"] == [
+                f"book/results/{folder}/*.json"
+            ]
+
+
 def test_what_a_wheel_lacks_and_what_is_too_much_is_named(
     tmp_path: Path, package: Path
 ) -> None:
@@ -153,7 +181,7 @@ class Stranger:
             "modules": "posttrain typer sys\n",
             "perf_counter": "0.01\n",
             "--version": f"posttrain {__version__}\n",
-            "--help": "pretrain sft goals doctor artifacts\n",
+            "--help": "pretrain sft record goals doctor artifacts\n",
             "doctor": "preset cpu can run here\nOptional packages that are missing:\n",
         } | answers
 

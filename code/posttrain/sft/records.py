@@ -1,0 +1,19 @@
+"""The recorded runs of Stage 1.
+
+Chapter: sft/fine_tuning.
+"""
+
+from posttrain.core.recording import Recipe
+
+RECORDS = [
+    Recipe(
+        "sft", "headline", "The main run with several seeds, question by question",
+        minutes=10, seeds=(0, 1, 2), module="posttrain.sft.recorded.headline",
+        summary="posttrain.sft.recorded.headline_numbers:summarize",
+    ),
+    Recipe(
+        "sft", "rank_and_rate", "Rank and learning rate for three scalings, and full training",
+        minutes=45, seeds=(0, 1, 2, 3, 4), module="posttrain.sft.recorded.rank_and_rate",
+        summary="posttrain.sft.recorded.best_rates:summarize",
+    ),
+]  # fmt: skip
