@@ -7,9 +7,9 @@ Two decisions, both by content and never by dates:
   that ran to its end leaves there what it displayed and the rows of its goals; the next build
   takes both. A page that failed leaves nothing, so it runs again.
 - *Which pages are read and written.* The last build leaves a hash of all that the site is made
-  of: every file of the book and of the package, the settings, the lock and the processor. If it
-  is the same, Sphinx may reuse what it read. If anything differs, or the last build did not end
-  without a warning, all pages are read and written again.
+  of: every file of the book and of the package, the settings, the lock, the commit and the
+  processor. If it is the same, Sphinx may reuse what it read. If anything differs, or the last
+  build did not end without a warning, all pages are read and written again.
 
 ``make book FRESH=1`` removes both first. ``make page`` sets `page_keys_only`: that page is read
 and written, the others stay as they are, and the next build of the book writes all.
@@ -144,8 +144,9 @@ def decide(app: Sphinx, config: Config) -> None:
     build, doctrees = build_of(app), Path(app.doctreedir)
     build.processor = describe_processor()
     mode = getattr(config, "nb_execution_mode", "")
+    commit = config.html_context.get("site_stamp", "")  # in the footer of every page
     build.fingerprint = fingerprint(
-        Path(app.srcdir), config.page_keys_package, build.processor, mode
+        Path(app.srcdir), config.page_keys_package, build.processor, mode, commit
     )
     before = _read_json(doctrees / STATE)
     build.names = list(_read_json(doctrees / PAGES) or [])

@@ -107,7 +107,7 @@ def lean(page: str, *, searches: bool = False) -> str:
     body = PLAIN_CODE.sub(r"\1", body)
     if KEPT not in body:
         body = BESIDE_SIGNS.sub(with_its_signs, body)
-    if 'class="bd-sidebar-secondary' not in body:
+    if 'class="bd-sidebar-secondary' not in body and 'class="pt-no-contents"' not in body:
         body = re.sub(r"<body(?! class)", '<body class="pt-no-contents"', body, count=1)
     return head + end + body
 

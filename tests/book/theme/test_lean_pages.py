@@ -117,6 +117,8 @@ def test_a_formula_and_the_signs_that_touch_it_stay_on_one_line() -> None:
 
 def test_a_page_without_a_list_of_contents_says_so() -> None:
     assert '<body class="pt-no-contents">' in page()
+    twice = lean(page("<p>after <body> it</p>"))
+    assert twice.count("<body class") == 1
     assert "pt-no-contents" not in page('<div class="bd-sidebar-secondary bd-toc"></div>')
 
 
