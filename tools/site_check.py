@@ -46,7 +46,7 @@ CHECKS: dict[str, Callable[[Job], Found]] = {
     "lighthouse": check_lighthouse,
 }
 NAMES = (*PAGES, *CHECKS, *SOURCES)
-# One more than cores, as each waits for its page about a quarter of the time.
+# One more than cores, as each waits for its page a sixth of the time.
 BROWSERS = min(6, (os.cpu_count() or 1) + 1)
 CI = "ci"
 GROUPS = {CI: ("offline", "axe", "search", "keyboard", "notebooks", "wheel")}
