@@ -9,6 +9,7 @@ Exit status 1 if something is wrong, 2 if a check could not be carried out.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -43,6 +44,8 @@ CHECKS: dict[str, Callable[[Job], Found]] = {
     "lighthouse": check_lighthouse,
 }
 NAMES = (*PAGES, *CHECKS, *SOURCES)
+# One more than cores, as each waits for its page a sixth of the time.
+BROWSERS = min(6, (os.cpu_count() or 1) + 1)
 CI = "ci"
 GROUPS = {CI: ("offline", "axe", "search", "keyboard", "notebooks", "wheel")}
 BEFORE = {"clean-run": "notebooks,clean-run"}  # it runs what the other check writes
@@ -61,7 +64,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--pages", nargs="+", default=[], metavar="PATTERN",
         help="look only at these, such as 'book/sft/*'; the goals are then not recorded",
     )  # fmt: skip
-    parser.add_argument("--browsers", type=int, default=2, help="side by side (2)")
+    parser.add_argument(
+        "--browsers", type=int, default=BROWSERS, help=f"side by side ({BROWSERS})"
+    )
     parser.add_argument(
         "--skip-missing", action="store_true",
         help="a check whose program is not installed is left out, and does not count",
