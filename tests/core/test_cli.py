@@ -14,8 +14,8 @@ from posttrain.cli import app
 from posttrain.core import doctor
 from posttrain.core.artifacts import get_or_build
 from posttrain.core.doctor import PRESETS, Resources, obstacles
-from posttrain.core.machine import instruction_set, preferred_dtype
 from posttrain.core.errors import GoalsNotMet, PosttrainError
+from posttrain.core.machine import instruction_set, preferred_dtype
 
 pytestmark = pytest.mark.usefixtures("store")
 
