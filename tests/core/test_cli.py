@@ -15,6 +15,8 @@ from posttrain.core import doctor
 from posttrain.core.artifacts import get_or_build
 from posttrain.core.doctor import PRESETS, Resources, obstacles
 from posttrain.core.errors import PosttrainError, TrainingDiverged
+from posttrain.core.errors import GoalsNotMet, PosttrainError
+from posttrain.core.machine import instruction_set, preferred_dtype
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -213,6 +215,8 @@ def test_the_doctor_describes_this_machine(store: Path):
     assert result.exit_code == 0
     assert f"Python     {sys.version.split()[0]}, torch 2" in result.output
     assert f"store      {store}" in result.output
+    assert f", {instruction_set()}, with" in result.output
+    assert f"models     in {str(preferred_dtype()).removeprefix('torch.')}\n" in result.output
     for preset in PRESETS:
         assert f"preset {preset}" in result.output
 

@@ -416,9 +416,8 @@ def faults_of(records: Iterable[RobustnessRecord], names: Sequence[str]) -> list
             if held.failed_in and not held.missed_aim:
                 values = []
                 for name in held.failed_in:
-                    row: dict[str, Any] = next(
-                        (r for r in runs[name]["rows"] if r["id"] == held.id), {}
-                    )
+                    rows = runs[name]["rows"]
+                    row: dict[str, Any] = next((r for r in rows if r["id"] == held.id), {})
                     value = row.get("value")
                     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
                     values.append(shown if row.get("reached", bool(row)) else "not reached")

@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("jupyter_book")
 from tools.notebooks.first_cell import head_of
 from tools.notebooks.inline import NotebookError
+from notebook_inline import NotebookError
+from notebook_setup import SETUP, head_of
 
 
 def test_the_revision_is_that_of_the_checkout(
@@ -34,3 +36,9 @@ def test_the_revision_is_that_of_the_checkout(
     monkeypatch.setenv("PATH", str(unpacked))
     with unknown:  # no git
         head_of(tmp_path)
+
+
+def test_threads_are_calmed_before_pytorch_is_imported() -> None:
+    calmed = SETUP.index("\ncalm_threads()")
+    assert SETUP.index("_install(") < calmed < SETUP.index("import examine")
+    assert "import torch" not in SETUP[:calmed]
