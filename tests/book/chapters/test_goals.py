@@ -199,6 +199,24 @@ def test_claims_that_hold_are_folded_and_unseen_in_the_text(book: Book) -> None:
     assert '<details class="pt-claims"><summary>Stage 1' in book.page("book/scoreboard")
 
 
+def test_a_broken_claim_is_marked_in_a_caption_and_in_a_table(book: Book) -> None:
+    book.claims["book/sft/lora"] = [
+        ("halves", "ratio of bytes", 0.6, "<", 0.5),
+        ("costs", "added loss, nats", 0.1, ">", 1),
+    ]
+    (book.source / "book/sft/bars.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    text = "\n.. figure:: bars.svg\n   :name: bars\n\n   It halves. :claim:`halves` One run.\n"
+    text += "\n====== ========================\nfault  loss too high :claim:`costs`\n"
+    text += "====== ========================\n"
+    book.write("book/sft/lora", PAGES["book/sft/lora"] + text)
+    assert book.build() == ""
+    page = book.page("book/sft/lora")
+    caption = page[page.index("<figcaption") : page.index("</figcaption>")]
+    assert '<span id="claim-halves" class="pt-claim"><strong class="pt-broken">' in caption
+    cell = page[page.index("loss too high") :]
+    assert cell.index('<span id="claim-costs"') < cell.index("</td>")
+
+
 def test_a_sentence_whose_claim_no_cell_checks_is_a_warning(book: Book) -> None:
     book.write("book/sft/lora", PAGES["book/sft/lora"] + "\nIt halves. :claim:`halves`\n")
     warnings = book.build()
