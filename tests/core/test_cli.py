@@ -15,7 +15,6 @@ from posttrain.core import doctor
 from posttrain.core.artifacts import get_or_build
 from posttrain.core.doctor import PRESETS, Resources, obstacles
 from posttrain.core.errors import PosttrainError, TrainingDiverged
-from posttrain.core.errors import GoalsNotMet, PosttrainError
 from posttrain.core.machine import instruction_set, preferred_dtype
 
 pytestmark = pytest.mark.usefixtures("store")

@@ -86,7 +86,12 @@ class Book:
         """Build, and return the pages that were run."""
         log = io.StringIO()
         settings = {
-            "extensions": ["myst_nb", "sphinx_sitemap", "goals", "page_keys"],
+            "extensions": [
+                "myst_nb",
+                "sphinx_sitemap",
+                "book._ext.chapters.goals",
+                "book._ext.chapters.page_keys",
+            ],
             "html_baseurl": "https://example.org/",
             "sitemap_url_scheme": "{link}",
             "exclude_patterns": ["_build", "code"],

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("jupyter_book")
-from tools.notebooks.first_cell import head_of
+from tools.notebooks.first_cell import SETUP, head_of
 from tools.notebooks.inline import NotebookError
-from notebook_inline import NotebookError
-from notebook_setup import SETUP, head_of
 
 
 def test_the_revision_is_that_of_the_checkout(
