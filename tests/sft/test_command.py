@@ -17,7 +17,7 @@ from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft import command
 from posttrain.sft.adapters.files import CONFIG_NAME, WEIGHTS_NAME, load_adapter
 from posttrain.sft.chat.masking import encode_for_training
-from posttrain.sft.chat.template import Message
+from posttrain.sft.chat.template import EncodedChat, Message
 from posttrain.sft.command import copy_adapter, encode_until, run_engine, sft_command
 from posttrain.sft.data.dataset import Row
 from posttrain.sft.data.hub import ChatRow, MappedRows
@@ -67,8 +67,11 @@ def test_the_engine_is_the_presets(
     for name in ("trl", "unsloth"):
         monkeypatch.setattr(command, f"run_{name}", engine(name))
         given = replace(preset, engine=name)
-        assert run_engine(given, [], tmp_path, adapter=tmp_path).adapter == tmp_path
-        assert calls[-1] == (name, given, [], tmp_path, {"adapter": tmp_path})
+        held_out = [EncodedChat([1, 2], [0, 1])]
+        run = run_engine(given, [], tmp_path, adapter=tmp_path, validation=held_out)
+        assert run.adapter == tmp_path
+        options = {"adapter": tmp_path, "validation": held_out}
+        assert calls[-1] == (name, given, [], tmp_path, options)
     with pytest.raises(ValueError, match="the preset 'cpu' is trained by hand: call posttrain"):
         run_engine(CPU, [], tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -194,6 +197,32 @@ def test_a_run_with_an_engine(preset: SFTPreset, tmp_path: Path) -> None:
     assert again["seconds_training"] == shown["seconds_training"]  # it is that run
     losses = json.loads((folder / "losses.json").read_text())
     assert [losses[0], losses[-1]] == [shown["first_loss"], shown["last_loss"]]
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_run_with_an_engine_is_validated_on_rows_of_its_own(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    def engine(
+        preset: SFTPreset, examples: Any, folder: Path, *, validation: Any, **rest: Any
+    ) -> EngineRun:
+        seen.append((examples, validation))
+        (folder / "adapter").mkdir(parents=True)
+        return EngineRun([3.0], 1.0, 9, folder / "adapter", {0: 2.0, 1: 1.5, 2: 1.7})
+
+    monkeypatch.setattr(command, "run_engine", engine)
+    monkeypatch.setattr(command, "HELD_OUT", 3)
+    training = replace(preset.training, eval_steps=1)
+    monkeypatch.setitem(PRESETS, "tiny", replace(preset, training=training))
+    shown = sft_command("tiny", 2, 0, None)
+    assert (shown["examples"], shown["held_out"]) == (8, 3)
+    assert (shown["val_loss"], shown["val_loss_at_step"]) == (1.5, 1)
+    assert shown["val_loss_before"] == 2.0
+    ((examples, held_out),) = seen
+    assert not {str(x.input_ids) for x in examples} & {str(x.input_ids) for x in held_out}
+    assert json.loads((Path(shown["adapter"]).parent / "validation.json").read_text())
 
 
 @pytest.mark.usefixtures("store")

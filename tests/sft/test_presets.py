@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import torch
@@ -53,12 +53,14 @@ EXAMPLES = [
 each = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 
 
-def predicted(preset: SFTPreset) -> FineTuneMemory:
+def predicted(
+    preset: SFTPreset, method: Literal["lora", "qlora"] | None = None
+) -> FineTuneMemory:
     """Full batches: every row as long as allowed, and every token trained."""
     bytes_each = 4 if preset.name == "cpu" else 2
     return finetune_memory(
         PUBLISHED_SHAPES[SHAPES[preset.name]],
-        "qlora" if preset.quantization else "lora",
+        method or ("qlora" if preset.quantization else "lora"),
         preset.lora,
         batch_size=preset.batch_size,
         T=preset.max_length,
@@ -206,14 +208,37 @@ def test_what_the_reasons_say_is_so() -> None:
     assert {conversations_per_step(preset) for preset in PRESETS.values()} == {16}
     for preset in (T4, T4_QWEN, A100):
         assert preset.training.max_steps == 20 * preset.training.warmup_steps
-    assert T4.training.max_steps == 6 * T4.training.save_steps
+    assert T4.training.max_steps == 6 * T4.training.eval_steps
+    assert A100.training.max_steps == 8 * A100.training.eval_steps
     assert T4.training.max_steps * 16 == 9_600 and 0.17 < 9_600 / ALPACA < 0.2
     assert 0.48 < A100.training.max_steps * 16 / ALPACA < 0.52
     assert PUBLISHED_SHAPES["Qwen2.5-1.5B"].vocab_size == 151_936
     assert A100.batch_size * A100.max_length == 16_384
     memory = predicted(A100)
     assert round(memory.total / 1e9) == 34 and round(memory.logits / 1e9) == 20
-    assert 1e9 * 1.1 > predicted(T4).weights  # most of 15 GB is left
+
+
+def test_the_4_bit_presets_say_what_16_bits_would_take() -> None:
+    """Chapter sft/qlora computes the same numbers."""
+    for preset, sixteen, four, fits in (
+        (T4, 12.4, 11.0, True), (T4_QWEN, 9.2, 7.2, True), (A100, 43.4, 33.7, False),
+    ):  # fmt: skip
+        assert preset.quantization == "nf4"
+        assert round(predicted(preset, "lora").total / 1e9, 1) == sixteen
+        assert round(predicted(preset).total / 1e9, 1) == four
+        assert (predicted(preset, "lora").total < MEMORY[preset.name]) is fits
+
+
+@pytest.mark.parametrize("preset", [T4, T4_QWEN, A100], ids=["t4", "t4-qwen", "a100"])
+def test_gpu_presets_do_what_the_chapters_teach(preset: SFTPreset, tmp_path: Path) -> None:
+    """A warm-up, a validation loss on the way, and the adapter of the lowest one."""
+    training = preset.training
+    assert training.warmup_steps > 0 and training.max_steps % training.eval_steps == 0
+    assert training.max_steps // training.eval_steps >= 5
+    assert training.save_steps == training.eval_steps
+    theirs = sft_config(preset, tmp_path, validate=True)
+    assert theirs.load_best_model_at_end and theirs.metric_for_best_model == "eval_loss"
+    assert theirs.warmup_steps == training.warmup_steps
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -87,15 +87,15 @@ T4 = SFTPreset(
     chat_format="llama-3.2",  # the model's own
     dataset="alpaca-cleaned",  # 51,760 instructions, the stage's data set on a GPU
     engine="unsloth",  # its kernels are made for this card
-    quantization="nf4",  # 1B in 4 bits leaves most of 15 GB to activations
-    dtype="float16",  # a T4 has no bf16 units
+    quantization="nf4",  # to rehearse 7B: in 16 bits 12.4 GB would fit in 15, here 11.0
+    dtype="float16",  # a T4 has no bf16 units; 4-bit weights compute in it too
     lora=LoRAConfig(
         r=16,  # more data than on the CPU, so a wider bottleneck
         lora_alpha=16,  # scaling 1, Unsloth's advice
         lora_dropout=0.0,  # Unsloth's fast path has none
         target_modules=LINEAR_LAYERS,  # as cpu
     ),
-    batch_size=8,  # conversations of up to 1,024 tokens; see the predicted memory
+    batch_size=8,  # of up to 1,024 tokens: 11.0 GB, which leaves 4 to what no formula counts
     max_length=1024,  # covers nearly all of the data set
     training=TrainingConfig(
         max_steps=600,  # 9,600 conversations, a fifth of the data set
@@ -106,8 +106,8 @@ T4 = SFTPreset(
         adam_beta2=0.999,  # as cpu
         gradient_accumulation_steps=2,  # 16 conversations a step, as cpu
         bf16=False,  # a T4 has none
-        eval_steps=0,  # its engine reports the training loss of every step, and that alone
-        save_steps=100,  # an interruption loses a sixth of the run
+        eval_steps=100,  # six points after the start; the adapter of the lowest loss is kept
+        save_steps=100,  # as eval_steps: the best adapter must be among the checkpoints
     ),
     device="cuda",  # the preset is made for that GPU
 )
@@ -117,6 +117,7 @@ T4_QWEN = replace(
     name="t4-qwen",
     model="Qwen/Qwen2.5-1.5B-Instruct",  # the other model of the roadmap; no licence gate
     chat_format="qwen2.5",  # the model's own
+    quantization="nf4",  # as t4: in 16 bits 9.2 GB would fit, here 7.2
     batch_size=4,  # half as large a batch: its vocabulary of 151,936 makes larger logits
     training=replace(T4.training, gradient_accumulation_steps=4),  # still 16 a step
 )
@@ -126,6 +127,7 @@ A100 = replace(
     name="a100",
     model="Qwen/Qwen2.5-7B-Instruct",  # the size that the later stages serve
     chat_format="qwen2.5",  # the model's own
+    quantization="nf4",  # 43 GB in 16 bits would not fit in 40
     dtype="bfloat16",  # an A100 has bf16 units
     lora=replace(T4.lora, r=32, lora_alpha=32),  # scaling 1 again, for a wider model
     batch_size=8,  # 34 GB are predicted, 20 of them for the logits of 16,384 tokens
@@ -135,6 +137,8 @@ A100 = replace(
         max_steps=1600,  # half a pass over the data set
         learning_rate=1e-4,  # half of t4's for a larger model; QLoRA halves it from 33B on
         warmup_steps=80,  # a twentieth of the run
+        eval_steps=200,  # eight points after the start
+        save_steps=200,  # as eval_steps
     ),
 )
 

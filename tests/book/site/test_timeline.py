@@ -89,9 +89,9 @@ def test_a_stage_is_written_as_soon_as_the_contents_name_a_page(
 
 
 def test_the_timeline_has_two_layouts_and_says_what_it_shows(
-    build: Callable[..., str], extension: Callable[[str], ModuleType]
+    build: Callable[..., str],
 ) -> None:
-    page, stages = build(), extension("book._ext.site.stages").read_stages(STAGES)
+    page, stages = build(), book_stages.read_stages(STAGES)
     drawings = re.findall(r"<svg .*?</svg>", page)
     assert [re.search(r"pt-timeline-\w+", svg)[0] for svg in drawings] == [  # type: ignore[index]
         "pt-timeline-wide",

@@ -40,6 +40,23 @@ def test_it_starts_as_the_frozen_layer(bias: bool) -> None:
     assert_close(dora(x), base(x), atol=0, rtol=0)
 
 
+def test_there_is_a_length_for_each_output_as_in_peft() -> None:
+    """The paper says columns, of weights that it writes as in x out: chapter sft/lora."""
+    dora_layer = pytest.importorskip("peft.tuners.lora.dora").DoraLinearLayer
+    dora = layer()
+    theirs = dora_layer(fan_in_fan_out=False)
+    norm = theirs.get_weight_norm(dora.base.weight, torch.zeros(5, 6), scaling=1.0)
+    assert dora.lora_magnitude_vector.shape == norm.shape == (5,)
+    fresh = DoRALinear(dora.base, LoRAConfig(r=2, use_dora=True))
+    assert_close(fresh.lora_magnitude_vector, norm)
+    assert_close(
+        theirs.get_weight_norm(
+            dora.base.weight, dora.lora_B @ dora.lora_A, scaling=dora.scaling
+        ),
+        dora._direction().norm(dim=1),
+    )
+
+
 def test_rows_of_the_merged_weight_have_the_magnitudes() -> None:
     dora = layer()
     nn.init.uniform_(dora.lora_magnitude_vector, 1, 2)

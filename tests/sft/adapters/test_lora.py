@@ -86,6 +86,24 @@ def test_the_first_gradient_moves_b_alone() -> None:
     assert layer.base.weight.grad is None and layer.base.bias.grad is None
 
 
+def test_adams_first_steps_are_not_gentle() -> None:
+    """B moves by the whole rate in the first step, A by 0.744 of it in the second."""
+    torch.manual_seed(0)
+    layer = LoRALinear(nn.Linear(32, 24), LoRAConfig(r=4))
+    optimizer = torch.optim.AdamW([layer.lora_A, layer.lora_B], lr=1e-3, weight_decay=0.0)
+    moved: list[list[float]] = []
+    for _ in range(2):
+        before = [p.detach().clone() for p in (layer.lora_A, layer.lora_B)]
+        optimizer.zero_grad()
+        (layer(torch.randn(64, 32)) - torch.randn(64, 24)).square().mean().backward()
+        optimizer.step()
+        after = layer.lora_A, layer.lora_B
+        moved.append([1e3 * (p - old).abs().median().item()
+                      for p, old in zip(after, before, strict=True)])  # fmt: skip
+    assert moved[0] == [0, pytest.approx(1, abs=1e-3)]
+    assert moved[1][0] == pytest.approx((1 + 0.999) ** 0.5 / (1 + 0.9), abs=1e-3)
+
+
 def test_the_adapter_stays_in_float32_on_a_bfloat16_weight() -> None:
     torch.manual_seed(0)
     layer = LoRALinear(nn.Linear(6, 5).bfloat16(), LoRAConfig(r=2))

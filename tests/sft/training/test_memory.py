@@ -243,3 +243,26 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         finetune_memory(TINY, method, **{**SIZE, **given})
+
+
+# --- which card holds what, as chapter sft/qlora says ---
+
+
+def on_a_card(name: str, method: Method, batch_size: int = 2, T: int = 2048) -> float:
+    """GB of a step: full training in float32, LoRA and QLoRA on 16-bit weights."""
+    lora, weight_bytes = (None, 4) if method == "full" else (LoRAConfig(r=16), 2)
+    return finetune_memory(
+        PUBLISHED_SHAPES[name], method, lora, batch_size=batch_size, T=T,
+        weight_bytes=weight_bytes, activation_bytes=2, gradient_checkpointing=True,
+        fused_attention=True,
+    ).total / 1e9  # fmt: skip
+
+
+def test_a_7b_model_needs_24_gb_in_16_bits_and_16_in_4() -> None:
+    assert on_a_card("Qwen2.5-7B", "qlora") < 16 < on_a_card("Qwen2.5-7B", "lora") < 24
+    assert on_a_card("Qwen2.5-7B", "lora", 1, 64) > 16  # not even a row of 64 tokens
+
+
+def test_a_70b_model_fits_80_gb_in_4_bits_only() -> None:
+    sizes = [on_a_card("Llama-3.1-70B", method) for method in ("qlora", "lora")]
+    assert sizes[0] < 80 < sizes[1]

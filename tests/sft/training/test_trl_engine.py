@@ -20,6 +20,7 @@ from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import T4, T4_QWEN, SFTPreset
 from posttrain.sft.training import run as by_hand
+from posttrain.sft.training.evaluation import mean_loss
 from posttrain.sft.training.trl_engine import model_source, peft_config, run_trl, sft_config
 
 if TYPE_CHECKING:
@@ -75,6 +76,19 @@ def test_trl_gets_every_setting(preset: SFTPreset, tmp_path: Path) -> None:
     assert theirs.seed == 5 and theirs.max_length == 32 and theirs.use_cpu
     assert not (theirs.bf16 or theirs.fp16 or theirs.gradient_checkpointing or theirs.packing)
     assert theirs.save_strategy == "no" and theirs.report_to == []
+
+
+def test_trl_is_told_to_keep_the_best_adapter(preset: SFTPreset, tmp_path: Path) -> None:
+    given = changed(preset, eval_steps=3, save_steps=2)
+    theirs = sft_config(given, tmp_path, validate=True)
+    assert theirs.eval_strategy == theirs.save_strategy == "steps"
+    assert theirs.eval_steps == theirs.save_steps == 3 and theirs.eval_on_start
+    assert theirs.load_best_model_at_end and theirs.greater_is_better is False
+    assert theirs.metric_for_best_model == "eval_loss"
+    assert theirs.per_device_eval_batch_size == preset.batch_size
+    without = sft_config(given, tmp_path)
+    assert without.eval_strategy == "no" and not without.load_best_model_at_end
+    assert without.save_steps == 2
 
 
 def test_on_a_gpu_activations_are_recomputed_and_float16_is_scaled(tmp_path: Path) -> None:
@@ -235,3 +249,23 @@ def test_without_a_start_the_seed_draws_the_adapter(preset: SFTPreset, tmp_path:
         drawn = theirs[f"base_model.model.model.{name}.lora_A.default.weight"]
         assert_close(layer.lora_A, drawn, atol=1e-7, rtol=0)
         assert 0 < layer.lora_B.abs().max() < 1e-8
+
+
+def test_the_adapter_of_the_lowest_validation_loss_is_kept(
+    preset: SFTPreset, start: Path, tmp_path: Path
+) -> None:
+    """At a rate far too high the loss turns; the adapter before the turn comes back."""
+    wild = changed(preset, eval_steps=1, lr_scheduler_type="constant", learning_rate=0.3)
+    run = run_trl(wild, EXAMPLES, tmp_path / "run", adapter=start, validation=EXAMPLES[:3])
+    assert sorted(run.validation) == [0, 1, 2, 3, 4]
+    best = min((1, 2, 3, 4), key=lambda step: run.validation[step])
+    assert best < 4 and run.validation[4] > run.validation[best] + 0.1
+    short = run_trl(changed(wild, max_steps=best), EXAMPLES, tmp_path / "to", adapter=start)
+    assert short.validation == {}
+    kept, expected = weights(run.adapter), weights(short.adapter)
+    assert_close(kept, expected, atol=1e-6, rtol=0)
+    before = by_hand.base_model(preset)
+    load_adapter(before, start)
+    batches = [mean_loss(before, part) for part in (EXAMPLES[:2], EXAMPLES[2:3])]
+    assert run.validation[0] == pytest.approx((2 * batches[0] + batches[1]) / 3, abs=1e-4)
+    assert run.tokens == sum(len(x.input_ids) for x in [*EXAMPLES[:6], *EXAMPLES[:2]])

@@ -78,7 +78,7 @@ def test_the_worker_hands_everything_on(
 
     def fit(*parts: Any) -> EngineRun:
         calls["fit"] = dict(enumerate(parts))
-        return EngineRun([2.0, 1.0], 3.0, 40, tmp_path / "adapter")
+        return EngineRun([2.0, 1.0], 3.0, 40, tmp_path / "adapter", {0: 2.5, 2: 1.5})
 
     fake: Any = types.ModuleType("unsloth")
     fake.FastLanguageModel = FastLanguageModel
@@ -91,7 +91,8 @@ def test_the_worker_hands_everything_on(
             preset, lora=lora, device=device, quantization="nf4" if four_bit else None,
             training=replace(preset.training, seed=7),
         )  # fmt: skip
-        job = {"preset": asdict(given), "examples": [asdict(EXAMPLES[0])], "adapter": None}
+        job = {"preset": asdict(given), "examples": [asdict(EXAMPLES[0])], "adapter": None,
+               "validation": [asdict(EXAMPLES[1])]}  # fmt: skip
         (tmp_path / "job.json").write_text(json.dumps(job))
         unsloth_worker.main(tmp_path)
         assert calls["load"] == {
@@ -103,11 +104,19 @@ def test_the_worker_hands_everything_on(
             "use_gradient_checkpointing": "unsloth" if device == "cuda" else False,
             "random_state": 7,
         }  # fmt: skip
-        expected = ("model with adapter", "tokenizer", EXAMPLES[:1], given, tmp_path)
+        expected = (
+            "model with adapter",
+            "tokenizer",
+            EXAMPLES[:1],
+            given,
+            tmp_path,
+            EXAMPLES[1:2],
+        )
         assert tuple(calls["fit"].values()) == expected
     result = json.loads((tmp_path / "result.json").read_text())
     assert result == {"losses": [2.0, 1.0], "seconds": 3.0, "tokens": 40,
-                      "adapter": str(tmp_path / "adapter")}  # fmt: skip
+                      "adapter": str(tmp_path / "adapter"),
+                      "validation": {"0": 2.5, "2": 1.5}}  # fmt: skip
 
 
 # --- a process that fails ---
@@ -155,8 +164,12 @@ def test_unsloth_trains_a_given_adapter_in_four_bits(preset: SFTPreset, tmp_path
     model = base_model(preset)
     inject_lora(model, preset.lora, seed=0)
     save_adapter(model, preset.lora, tmp_path / "start", base_model_name=preset.model)
-    run = run_unsloth(preset, EXAMPLES, tmp_path / "run", adapter=tmp_path / "start")
+    preset = replace(preset, training=replace(preset.training, eval_steps=1))
+    run = run_unsloth(
+        preset, EXAMPLES, tmp_path / "run", adapter=tmp_path / "start", validation=EXAMPLES[:2]
+    )
     assert len(run.losses) == 2 and all(map(math.isfinite, run.losses))
+    assert sorted(run.validation) == [0, 1, 2] and run.validation[2] < run.validation[0]
     assert run.tokens == sum(len(example.input_ids) for example in EXAMPLES)
     start, end = (load_file(f / WEIGHTS_NAME) for f in (tmp_path / "start", run.adapter))
     assert start.keys() == end.keys()

@@ -9,6 +9,7 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -221,3 +222,45 @@ class PackedBatches:
             state: What :meth:`state_dict` returned.
         """
         self.step = int(state["step"])
+
+
+def by_length(
+    examples: Sequence[EncodedChat], batch_size: int, seed: int = 0, *, pool: int = 50
+) -> list[EncodedChat]:
+    """Order conversations so that those of a padded batch are of nearly the same length.
+
+    A trainer that pads fills each batch to its longest row. Conversations are shuffled and cut
+    into pools of some batches; each pool is sorted by length and cut into batches, and the
+    batches are shuffled. The batch that needs the most memory comes first, so that a run which
+    does not fit fails at once. What does not fill a batch stands at the end.
+
+    Args:
+        examples: Encoded conversations.
+        batch_size: Conversations of a micro-batch.
+        seed: Seed of the order.
+        pool: Batches that are sorted together; 1 leaves the order to chance.
+
+    Returns:
+        The same conversations in another order.
+
+    Raises:
+        ValueError: If ``batch_size`` or ``pool`` is below 1.
+
+    Chapter: sft/fine_tuning.
+    """
+    for name, value in (("batch_size", batch_size), ("pool", pool)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: give a whole number from 1 up")
+    rng = random.Random(seed)
+    order = rng.sample(list(examples), len(examples))
+    full = len(order) - len(order) % batch_size
+    batches: list[list[EncodedChat]] = []
+    for start in range(0, full, pool * batch_size):
+        together = order[start : min(start + pool * batch_size, full)]
+        together.sort(key=lambda example: len(example.input_ids))
+        batches += [together[i : i + batch_size] for i in range(0, len(together), batch_size)]
+    rng.shuffle(batches)
+    if batches:
+        widest = max(range(len(batches)), key=lambda i: len(batches[i][-1].input_ids))
+        batches[0], batches[widest] = batches[widest], batches[0]
+    return [example for batch in batches for example in batch] + order[full:]

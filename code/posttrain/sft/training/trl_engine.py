@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,13 +33,18 @@ class EngineRun:
         losses: Mean loss of each step's batch, before the step, in nats.
         seconds: Time in training alone; of a run that was resumed, the time since.
         tokens: Tokens that were read, padding not counted.
-        adapter: Folder of the trained adapter, in PEFT's format.
+        adapter: Folder of the trained adapter, in PEFT's format: as it was at the lowest
+            validation loss where there was a validation, else at the end.
+        validation: Validation loss by step, before the first step and then every
+            ``eval_steps``: each batch's mean, weighted by its rows, as transformers takes it.
+            Empty without validation rows.
     """
 
     losses: list[float]
     seconds: float
     tokens: int
     adapter: Path
+    validation: dict[int, float] = field(default_factory=dict)
 
 
 def peft_config(config: LoRAConfig) -> LoraConfig:
@@ -61,12 +66,15 @@ def peft_config(config: LoRAConfig) -> LoraConfig:
     return LoraConfig(task_type="CAUSAL_LM", **fields)
 
 
-def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
+def sft_config(preset: SFTPreset, folder: Path, *, validate: bool = False) -> SFTConfig:
     """Say the same to TRL.
 
     Args:
         preset: Schedule, optimizer and batch.
         folder: Where the trainer may write.
+        validate: Whether to measure the validation loss before the first step and every
+            ``eval_steps``, and to end with the adapter of the lowest. Checkpoints are then
+            written at the same steps, and :func:`fit` drops what does not fill a batch.
 
     Returns:
         TRL's configuration. The rows keep their order, and what does not fill a batch at the
@@ -88,6 +96,18 @@ def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
             "lr_scheduler_type": "cosine_with_min_lr",
             "lr_scheduler_kwargs": {"min_lr_rate": training.min_lr_ratio},
         }
+    save_steps = training.eval_steps if validate else training.save_steps
+    validation: dict[str, Any] = {}
+    if validate:
+        validation = {
+            "eval_strategy": "steps",
+            "eval_steps": training.eval_steps,
+            "eval_on_start": True,
+            "per_device_eval_batch_size": preset.batch_size,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+        }
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=preset.batch_size,
@@ -103,17 +123,18 @@ def sft_config(preset: SFTPreset, folder: Path) -> SFTConfig:
         seed=training.seed,
         max_length=preset.max_length,
         train_sampling_strategy="sequential",
-        dataloader_drop_last=True,
+        dataloader_drop_last=not validate,  # it would drop validation rows too; see fit
         gradient_checkpointing=on_gpu,  # activations would not fit beside long conversations
         use_cpu=not on_gpu,
         bf16=False,  # no autocast: the model is loaded in the type it computes in
         fp16=on_gpu and preset.dtype == "float16",  # whose small gradients must be scaled
         logging_steps=1,
-        save_strategy="steps" if training.save_steps else "no",
-        save_steps=training.save_steps or 1,
+        save_strategy="steps" if save_steps else "no",
+        save_steps=save_steps or 1,
         save_total_limit=1,
         report_to=[],
         disable_tqdm=True,
+        **validation,
         **schedule,
     )
 
@@ -124,11 +145,13 @@ def fit(
     examples: Sequence[EncodedChat],
     preset: SFTPreset,
     folder: Path,
+    validation: Sequence[EncodedChat] = (),
 ) -> EngineRun:
     """Run TRL's SFTTrainer on a model that has its adapter already.
 
-    With ``save_steps``, a run that was interrupted goes on from its last checkpoint where it is
-    started again with the same folder, model, examples and preset.
+    With validation rows and ``eval_steps``, their loss is measured on the way and the adapter
+    of the lowest one is kept. With ``save_steps``, a run that was interrupted goes on from its
+    last checkpoint where it is started again with the same folder, model, examples and preset.
 
     Args:
         model: A PEFT model. Its adapter is trained in float32, also where the weights are in 4
@@ -137,6 +160,7 @@ def fit(
         examples: Encoded conversations, in the order of training.
         preset: Schedule, optimizer and batch.
         folder: Gets the adapter.
+        validation: Encoded conversations to be measured on.
 
     Returns:
         What happened.
@@ -148,14 +172,21 @@ def fit(
     from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
-    own = folder / "trainer" / _fingerprint(model, examples, preset)
+    validate = bool(validation) and preset.training.eval_steps > 0
+    examples = examples[: len(examples) - len(examples) % preset.batch_size]
+    own = folder / "trainer" / _fingerprint(model, [*examples, *validation], preset)
     own.mkdir(parents=True, exist_ok=True)
+    train_set, held_out = (
+        Dataset.from_list(
+            [{"input_ids": x.input_ids, "assistant_masks": x.assistant_mask} for x in part]
+        )
+        for part in (examples, validation)
+    )
     trainer = SFTTrainer(
         cast(Any, model),
-        args=sft_config(preset, own),
-        train_dataset=Dataset.from_list(
-            [{"input_ids": x.input_ids, "assistant_masks": x.assistant_mask} for x in examples]
-        ),
+        args=sft_config(preset, own, validate=validate),
+        train_dataset=train_set,
+        eval_dataset=held_out if validate else None,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
@@ -171,8 +202,13 @@ def fit(
     return EngineRun(
         losses=[float(entry["loss"]) for entry in log if "loss" in entry],
         seconds=seconds,
-        tokens=int(max(entry.get("num_tokens", 0) for entry in log)),
+        tokens=int(max(entry.get("num_tokens", 0) for entry in log if "loss" in entry)),
         adapter=folder / "adapter",
+        validation={
+            int(entry["step"]): float(entry["eval_loss"])
+            for entry in log
+            if "eval_loss" in entry
+        },
     )
 
 
@@ -192,6 +228,7 @@ def run_trl(
     folder: Path,
     *,
     adapter: Path | None = None,
+    validation: Sequence[EncodedChat] = (),
 ) -> EngineRun:
     """Train with TRL and PEFT in this process.
 
@@ -200,6 +237,7 @@ def run_trl(
         examples: Encoded conversations, in the order of training.
         folder: Gets the adapter.
         adapter: Start from this one; a new one is drawn where it is left out.
+        validation: Encoded conversations to be measured on; see :func:`fit`.
 
     Returns:
         What happened.
@@ -229,7 +267,7 @@ def run_trl(
         else get_peft_model(model, peft_config(preset.lora))
     )
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    return fit(tuned, tokenizer, examples, preset, folder)
+    return fit(tuned, tokenizer, examples, preset, folder, validation)
 
 
 def model_source(name: str) -> str:

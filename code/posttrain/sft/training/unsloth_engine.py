@@ -36,6 +36,7 @@ def run_unsloth(
     folder: Path,
     *,
     adapter: Path | None = None,
+    validation: Sequence[EncodedChat] = (),
 ) -> EngineRun:
     """Train with Unsloth in a process of its own.
 
@@ -44,6 +45,7 @@ def run_unsloth(
         examples: Encoded conversations, in the order of training.
         folder: Gets the adapter, and ``log.txt`` with all that Unsloth says.
         adapter: Start from this one; a new one is drawn where it is left out.
+        validation: Encoded conversations to be measured on.
 
     Returns:
         What happened.
@@ -59,6 +61,7 @@ def run_unsloth(
         "preset": asdict(preset),
         "examples": [asdict(example) for example in examples],
         "adapter": str(adapter) if adapter else None,
+        "validation": [asdict(example) for example in validation],
     }
     write_json_atomic(folder / "job.json", job)
     log = folder / "log.txt"
@@ -87,7 +90,8 @@ def run_unsloth(
             f"(all of it: {log})"
         )
     found = json.loads(result.read_text(encoding="utf-8"))
-    return EngineRun(**{**found, "adapter": Path(found["adapter"])})
+    losses = {int(step): loss for step, loss in found["validation"].items()}  # JSON has text
+    return EngineRun(**{**found, "adapter": Path(found["adapter"]), "validation": losses})
 
 
 def preset_from(fields: dict[str, Any]) -> SFTPreset:

@@ -61,8 +61,10 @@ def main(folder: Path) -> None:
         set_peft_model_state_dict(
             model, load_file(Path(job["adapter"]) / "adapter_model.safetensors")
         )
-    examples = [EncodedChat(**example) for example in job["examples"]]
-    run = fit(model, tokenizer, examples, preset, folder)
+    examples, validation = (
+        [EncodedChat(**example) for example in job[part]] for part in ("examples", "validation")
+    )
+    run = fit(model, tokenizer, examples, preset, folder, validation)
     write_json_atomic(folder / "result.json", {**asdict(run), "adapter": str(run.adapter)})
 
 
