@@ -263,35 +263,33 @@ def trade_off(
     fig, ax = figure(height=3.4)
     line = [(points[key][0].value, points[key][1].value) for key in curve]
     ax.plot(*zip(*line, strict=True), color=PALETTE[0], marker="", linewidth=1.2)
-    told = []
-    for rank, (label, (x, y)) in enumerate(points.items()):
-        kind = int(label not in curve)
+    told, shapes = [], iter("sD^vPX")
+    colors = iter(PALETTE[1:] * 2)
+    for label, (x, y) in points.items():
+        on_curve = label in curve
         ax.errorbar(
             x.value,
             y.value,
             xerr=[[x.value - x.low], [x.high - x.value]],
             yerr=[[y.value - y.low], [y.high - y.value]],
-            color=PALETTE[kind],
-            marker="os"[kind],
+            color=PALETTE[0] if on_curve else next(colors),
+            marker="o" if on_curve else next(shapes),
             markevery=1,
             markersize=5,
             linestyle="",
+            label="_" if on_curve else label,
         )
-        left = x.value > (min(p[0] for p in line) + max(p[0] for p in line)) / 2
-        ax.annotate(
-            label,
-            (x.value, y.value),
-            xytext=(-8 if left else 8, 7 if rank % 2 else -13),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            fontsize=9,
-        )
+        if on_curve:
+            ax.annotate(
+                label, (x.value, y.value), (8, -12), textcoords="offset points", fontsize=9
+            )
         told.append(f"{label} at {x.value:.1f} and {y.value:.2f}")
     ax.set(
         xlabel="entropy of the sampler (nats per token)",
         ylabel="added surprise, KL(q‖p)\n(nats per token)",
     )
-    ax.margins(0.12)
+    ax.margins(0.16)
+    ax.legend(loc="upper left")
     alt = f"Added surprise against entropy, with a line through {len(curve)} temperatures. "
     return show(fig, name=name, alt=alt + "; ".join(told) + ".")
 
