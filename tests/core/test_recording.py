@@ -99,6 +99,21 @@ def test_a_record_of_changed_code_can_be_confirmed(toy: tuple[Recipe, Any], tmp_
         repeat_parts(recipe)
 
 
+def test_code_that_changes_meanwhile_makes_no_record(toy: tuple[Recipe, Any], tmp_path: Path):
+    recipe, module = toy
+    ran = module.run
+
+    def run(part: dict[str, Any]) -> Any:
+        (tmp_path / "toy_record.py").write_text(TOY + "\nCHANGED = True\n")
+        return ran(part)
+
+    module.run = run
+    with pytest.raises(RecordError, match="sft/toy was changed while it ran"):
+        make_record(recipe)
+    with pytest.raises(RecordError, match="there is no record"):
+        read_record("sft", "toy")
+
+
 def test_a_part_that_dies_is_named(toy: tuple[Recipe, Any], monkeypatch: pytest.MonkeyPatch):
     recipe, _ = toy
     monkeypatch.setattr(recording.sys, "executable", "/bin/false")

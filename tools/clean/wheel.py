@@ -52,6 +52,10 @@ PLACE = """
 import pathlib, posttrain
 print(posttrain.__version__, pathlib.Path(posttrain.__file__).with_name("py.typed").is_file())
 """
+RECORD = """
+from posttrain.core.records import read_record
+print(read_record("pretraining", "explosion").label)
+"""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,9 @@ def use(reader: Environment) -> Iterator[Check]:
         done.stdout.split() == [__version__, "True"],
         last_line(done),
     )
+    done = reader.command("python", "-c", RECORD)
+    found = done.stdout.startswith("Recorded run:")
+    yield Check("a recorded run of the book is found", found, last_line(done))
     loaded = reader.command("python", "-c", LOADED)
     heavy = sorted(set(HEAVY) & set(loaded.stdout.split()))
     light = bool(loaded.stdout) and not heavy

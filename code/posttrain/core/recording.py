@@ -191,18 +191,21 @@ def make_record(recipe: Recipe, out: Path | None = None) -> Path:
         The file.
 
     Raises:
-        RecordError: If the outcomes are not what a record can hold.
+        RecordError: If the code changed meanwhile, or the outcomes are not what a record holds.
 
     Chapter: start/how_this_book_works.
-    """  # noqa: DOC502
+    """
     experiment = recipe.load()
     commit, clean = commit_of_code()
+    code = module_hashes([recipe.module])
     parts, outcomes, seconds = experiment.parts(recipe.seeds), [], 0.0
     bar = tqdm(parts, desc=recipe.label, unit="part")
     for part in bar:
         rows, took = _stored_part(recipe, part)
         outcomes += rows
         seconds += took
+    if module_hashes([recipe.module]) != code:
+        raise RecordError(f"the code of {recipe.label} was changed while it ran: run it again")
     record = Record(
         schema=SCHEMA,
         stage=recipe.stage,
@@ -216,7 +219,7 @@ def make_record(recipe: Recipe, out: Path | None = None) -> Path:
         module=recipe.module,
         config=json.loads(json.dumps(experiment.CONFIG, default=plain)),
         seeds=sorted({row["seed"] for row in outcomes}),
-        code=module_hashes([recipe.module]),
+        code=code,
         repeated=None,
         summary=recipe.summarize(outcomes),
         outcomes=outcomes,

@@ -178,6 +178,7 @@ class Stranger:
             "pip": "No broken requirements found.",
             "FOUND": "",
             "py.typed": f"{__version__} True\n",
+            "read_record": "Recorded run: 30 November 2026\n",
             "modules": "posttrain typer sys\n",
             "perf_counter": "0.01\n",
             "--version": f"posttrain {__version__}\n",
@@ -210,6 +211,7 @@ def test_a_package_in_order_passes_all_checks() -> None:
         ({"perf_counter": ""}, "import posttrain takes less than 0.3 s"),
         ({"--version": "posttrain 0.0\n"}, "posttrain --version"),
         ({"--help": "pretrain goals\n"}, "posttrain --help"),
+        ({"read_record": ""}, "a recorded run of the book is found"),
         ({"doctor": "missing: torch\n"}, "posttrain doctor"),
     ],
 )

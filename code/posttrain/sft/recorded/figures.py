@@ -42,10 +42,10 @@ def rank_and_rate_figure(record: Record) -> SvgFigure:
             _valley(ax, mean_losses(record.outcomes, scaling, r), f"rank {r}", **look)
         reference(ax, record.outcomes[0]["start"], "before training", side="left")
         ax.set(title=title, xscale="log", yscale="log", xlabel="learning rate")
+        ax.minorticks_off()
     low, high = axes[0].get_ylim()
     ticks = [tick for tick in _TICKS if low < tick < high]
     axes[0].set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes[0].minorticks_off()
     axes[0].set(ylabel="validation loss (nats)")
     axes[-1].legend()
     lowest = {
