@@ -15,7 +15,7 @@ ROOMS = {
     "book._ext.api": {"book._ext.chapters"},
     "tools.notebooks": {"book._ext.chapters", "book._ext.site"},
     "tools.clean": {"book._ext.chapters", "tools.notebooks"},
-    "tools.site": {"book._ext.chapters", "book._ext.site"},
+    "tools.site": {"book._ext.chapters", "book._ext.site", "tools.notebooks"},
 }  # fmt: skip
 
 

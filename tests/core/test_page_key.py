@@ -184,7 +184,8 @@ def test_the_processor_is_described(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("POSTTRAIN_SOMETHING", "1")
     more = {"ONEDNN_MAX_CPU_ISA": "AVX2", "POSTTRAIN_SOMETHING": "1"}
-    assert describe_processor() == {**plain, **more}
+    limited = describe_processor()
+    assert limited.items() >= more.items() and limited["name"] != plain["name"]
 
 
 def test_a_missing_file_is_named(project: Project):
