@@ -54,8 +54,12 @@ help:
 # What is run, read and written again: book/_ext/chapters/page_keys.py.
 book: $(STAMP)
 	@$(if $(FRESH),rm -rf _build/.jupyter_cache _build/.doctrees)
-	@$(RUN_ENV) jupyter-book build . -n -W --keep-going
-	@echo 'The site is ready: _build/html/index.html (make serve shows it)'
+	@$(RUN_ENV) jupyter-book build . -n -W --keep-going; status=$$?; \
+	test -f _build/html/index.html || exit $$status; \
+	test ! -f _build/html/goals.json || \
+	  $(RUN_ENV) posttrain goals --failed --path _build/html/goals.json || status=1; \
+	echo 'The site is ready: _build/html/index.html (make serve shows it)'; \
+	exit $$status
 
 page: $(STAMP)
 	@$(RUN_ENV) python -m tools.site.page '$(PAGE)' $(if $(FRESH),--fresh)

@@ -35,6 +35,7 @@ from book._ext.chapters.goals_html import (
 from posttrain.core.claims import broken_text, claim_id
 from posttrain.core.goals import collect_goals, goals_file
 from posttrain.core.goals_table import GoalRow, GoalsTable
+from posttrain.core.robustness import held_text, read_robustness, stale
 from posttrain.core.storage.files import write_json_atomic
 
 BOOK = "book/"
@@ -170,10 +171,19 @@ def _scoreboard(app: Sphinx, here: str, rows: list[GoalRow]) -> Iterator[nodes.N
         title = app.env.titles[page].astext() if page in app.env.titles else chapter
         return _address(app, here, page), title
 
+    root = Path(app.srcdir)
+    records, faults = read_robustness(root / "book" / "results" / "robustness")
+    older = {chapter for chapter, record in records.items() if stale(record, root)}
+    for fault in faults:
+        logger.warning(fault)
+
+    def held(row: GoalRow) -> str:
+        return held_text(row["id"], records, older)
+
     if not rows:
         yield nodes.raw("", totals_html(rows, ""), format="html")
     for stage, group in groupby(rows, key=lambda row: row["stage"]):
-        yield nodes.raw("", stage_html(stage, list(group), link), format="html")
+        yield nodes.raw("", stage_html(stage, list(group), link, held), format="html")
     missing = STAGES.keys() - {row["stage"] for row in rows} - {SITE}
     if missing:
         titles = "; ".join(STAGES[stage] for stage in STAGES if stage in missing)

@@ -33,7 +33,9 @@ RECORDS = "core.records"
 OWN_VARIABLES = "POSTTRAIN_"
 PLACES = frozenset({"POSTTRAIN_HOME", "POSTTRAIN_DATA", "POSTTRAIN_GOALS", "POSTTRAIN_SOURCE"})
 """Variables of the project that only say where something lies; all others change results."""
-OTHER_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
+OTHER_VARIABLES = (
+    "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "OMP_NUM_THREADS",
+)  # fmt: skip
 """Environment variables of libraries that change what cells compute."""
 
 

@@ -7,8 +7,6 @@ module reads them, and says whether a record is older than its page.
 Chapter: start/how_this_book_works.
 """
 
-import hashlib
-import importlib
 import json
 import os
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.core.machine import run_record
+from posttrain.core.page_key import page_key
 
 _RUN = {"date": str, "seconds": int | float, "machine": dict, "rows": list, "errors": list}
 _ROW = {"id": str, "kind": str, "passed": bool}
@@ -171,11 +170,7 @@ def key_of_page(page: Path, lock: Path) -> str:
     Raises:
         FileNotFoundError: If one of the files is missing.
     """  # noqa: DOC502
-    try:
-        keys = importlib.import_module("posttrain.core.page_key")
-    except ModuleNotFoundError:
-        return hashlib.sha256(page.read_bytes() + b"\0" + lock.read_bytes()).hexdigest()
-    return str(keys.page_key(page, lock).key)
+    return page_key(page, lock).key
 
 
 def stale(record: RobustnessRecord, root: Path) -> bool:
