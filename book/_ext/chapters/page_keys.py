@@ -50,6 +50,7 @@ FINISHED = "page.json"  # in the folder of a key: written last
 ROWS = "goals.json"
 KEPT = 3  # keys of a page: to go back to another branch or processor runs nothing
 FAILED = "This page stopped before its end"
+SEARCH = "searchindex.js"
 RUNS: list[float] = []  # when cells were run in this process
 
 
@@ -66,6 +67,7 @@ class Build:
         failed: Pages whose cells did not run to their end.
         names: The pages of the build before this one.
         written: The pages that were written.
+        search: The search's index as the build before this one left it.
         root: The folder of all pages' caches; None before the first page is read.
     """
 
@@ -77,6 +79,7 @@ class Build:
     failed: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     written: set[str] = field(default_factory=set)
+    search: bytes = b""
     root: Path | None = None
 
 
@@ -156,10 +159,12 @@ def decide(app: Sphinx, config: Config) -> None:
         shutil.rmtree(Path(app.outdir) / "_modules", ignore_errors=True)  # they hold the menu
 
 
-def no_search_yet(app: Sphinx) -> None:
-    """Leave the search out where one page is written and no other ever was."""
-    if app.config.page_keys_only and not Path(app.outdir, "searchindex.js").is_file():
-        if isinstance(app.builder, StandaloneHTMLBuilder):
+def remember_search(app: Sphinx) -> None:
+    """Remember the search's index; leave the search out where no page ever was written."""
+    if isinstance(app.builder, StandaloneHTMLBuilder):
+        index = Path(app.outdir, SEARCH)
+        build_of(app).search = index.read_bytes() if index.is_file() else b""
+        if app.config.page_keys_only and not index.is_file():
             app.builder.search = False
 
 
@@ -276,12 +281,19 @@ def note_written(app: Sphinx, page: str, *rest: Any) -> None:
     build_of(app).written.add(page)
 
 
-def keep_sitemap(app: Sphinx, exception: Exception | None) -> None:
-    """Leave the sitemap of the last whole build, where this one wrote only some pages."""
+def keep_lists(app: Sphinx, exception: Exception | None) -> None:
+    """Leave sitemap and search of the last whole build, where this one wrote only some pages.
+
+    The sitemap would name only those, and Sphinx's search would lose the symbols of the others.
+    """
+    build = build_of(app)
+    if app.builder.format != "html" or app.env.found_docs <= build.written:
+        return
     links = getattr(app, "sitemap_links", None)  # of sphinx-sitemap: what was written
-    if links is not None and not app.env.found_docs <= build_of(app).written:
-        while not links.empty():
-            links.get_nowait()
+    while links is not None and not links.empty():
+        links.get_nowait()
+    if build.search:
+        Path(app.outdir, SEARCH).write_bytes(build.search)
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -345,12 +357,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("page_keys_package", "posttrain", "")
     app.add_config_value("page_keys_only", "", "")
     app.connect("config-inited", decide, priority=990)
-    app.connect("builder-inited", no_search_yet)
+    app.connect("builder-inited", remember_search)
     app.connect("env-before-read-docs", only_one)
     app.connect("source-read", prepare, priority=990)
     app.connect("doctree-read", keep)
     app.connect("env-updated", pages_with_tables)
     app.connect("html-page-context", note_written)
-    app.connect("build-finished", keep_sitemap, priority=100)
+    app.connect("build-finished", keep_lists, priority=100)
     app.connect("build-finished", finish, priority=1000)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -47,7 +47,7 @@ PAGES = {
     + CELL % CHECK,
     "book/sft/free": "# Free\n\n" + CELL % "print('free')",
     "book/times": "# Times\n\n```{nb-exec-table}\n```\n",
-    "book/plain": "# Plain\n\nNo cells. {doc}`sft/one`\n",
+    "book/plain": "# Plain\n\n```{index} word\n```\n\nNo cells. {doc}`sft/one`\n",
 }
 TOY = {
     "__init__": "",
@@ -181,6 +181,10 @@ def test_a_page_runs_again_where_what_it_depends_on_has_changed(quick: Book) -> 
     assert "42" in book.page("book/sft/one") and book.rows() == ["sft.two"]
     assert book.build() == [] and book.read == [] and book.rows() == ["sft.two"]
     assert book.in_sitemap() >= set(PAGES)
+    index = (book.out / "searchindex.js").read_text()
+    assert '"word"' in index
+    book.build()  # only the page of times
+    assert (book.out / "searchindex.js").read_text() == index
 
     for name, old, new in (
         ("book/sft/one.md", "Text.", "Other text."),
@@ -323,3 +327,9 @@ def test_pages_that_fail_are_marked_and_run_again(book: Book) -> None:
     assert book.build() == ["book/plain", "book/sft/one"]  # what failed is not kept
     assert "0.25" in book.page("book/sft/one") and book.rows() == ["sft.two"]
     assert not (book.out / "reports/book/sft/one.err.log").exists()
+
+
+def test_a_new_commit_in_the_footer_writes_all_pages(quick: Book) -> None:
+    quick.settings = {"html_context": {"site_stamp": "another commit"}}
+    assert quick.build() == [] and sorted(quick.read) == sorted(PAGES)
+    assert quick.build() == [] and quick.read == []
