@@ -280,8 +280,14 @@ def trade_off(
             label="_" if on_curve else label,
         )
         if on_curve:
+            first = label == curve[0]  # left of it is room
             ax.annotate(
-                label, (x.value, y.value), (8, -12), textcoords="offset points", fontsize=9
+                label,
+                (x.value, y.value),
+                (-8 if first else 8, -12),
+                textcoords="offset points",
+                ha="right" if first else "left",
+                fontsize=9,
             )
         told.append(f"{label} at {x.value:.1f} and {y.value:.2f}")
     ax.set(
