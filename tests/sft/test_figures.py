@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pytest
 
@@ -10,7 +13,7 @@ from posttrain.sft.figures import cost_figure
 
 
 @pytest.fixture(autouse=True)
-def _closed() -> object:
+def _closed() -> Iterator[None]:
     yield
     plt.close("all")
 
@@ -21,7 +24,8 @@ def test_each_cost_stands_in_its_row_with_its_interval() -> None:
     (ax,) = cost_figure({"all": rounded, "spared": spared}, ["NF4", "even"], "nats").axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["NF4", "even"]
     assert ax.get_xscale() == "log" and ax.get_xlim()[1] > 5
-    first, second = ax.containers
+    containers: Any = ax.containers
+    first, second = containers
     assert first.lines[0].get_xdata().tolist() == [0.2, 4.0]
     assert second.lines[0].get_xdata().tolist() == [0.5]  # "other" has no row
     heights = [*first.lines[0].get_ydata(), *second.lines[0].get_ydata()]
@@ -33,5 +37,6 @@ def test_each_cost_stands_in_its_row_with_its_interval() -> None:
 def test_an_interval_that_holds_zero_is_cut_and_not_lost() -> None:
     found = {"NF4": Estimate(0.02, -0.05, 0.1, 9), "even": Estimate(-0.1, -0.2, -0.05, 9)}
     (ax,) = cost_figure({"all": found}, ["NF4", "even"], "nats").axes
-    ends = [tuple(s[:, 0]) for s in ax.containers[0].lines[2][0].get_segments()]
+    containers: Any = ax.containers
+    ends = [tuple(s[:, 0]) for s in containers[0].lines[2][0].get_segments()]
     assert ends == [pytest.approx((0.01, 0.1)), pytest.approx((0.01, 0.01))]

@@ -31,6 +31,16 @@ from posttrain.sft.presets import (
 )
 from posttrain.sft.training import run as by_hand
 from posttrain.sft.training.memory import (
+from posttrain.core.optimization import learning_rate_at
+from posttrain.pretraining.gpt import GPT
+from posttrain.sft import presets
+from posttrain.sft import train as by_hand
+from posttrain.sft.adapter_files import load_adapter
+from posttrain.sft.chat_formats import FORMATS
+from posttrain.sft.chat_template import EncodedChat
+from posttrain.sft.experiments import SWEEP
+from posttrain.sft.lora import inject_lora, trainable_parameter_count
+from posttrain.sft.memory import (
     PUBLISHED_SHAPES,
     FineTuneMemory,
     adapter_parameters,
@@ -204,6 +214,10 @@ def test_what_the_reasons_say_is_so() -> None:
     share = adapter_parameters(model, CPU.lora) / total_parameters(model)
     assert round(100 * share, 1) == 1.8
     assert CPU.training.max_steps == 2 * CPU.training.save_steps
+    assert CPU.training.learning_rate == 4e-3 and SWEEP.training.max_steps == 12
+    rates = [replace(SWEEP.training, warmup_steps=steps) for steps in (0, 2)]
+    plain, warmed = (sum(learning_rate_at(i, x) for i in range(12)) for x in rates)
+    assert round(100 * (warmed / plain - 1)) == 8
     assert CPU.lora.scaling == 2 and T4.lora.scaling == A100.lora.scaling == 1
     assert {conversations_per_step(preset) for preset in PRESETS.values()} == {16}
     for preset in (T4, T4_QWEN, A100):
