@@ -31,16 +31,16 @@ from posttrain.sft.presets import (
 )
 from posttrain.sft.training import run as by_hand
 from posttrain.sft.training.memory import (
-from posttrain.core.optimization import learning_rate_at
-from posttrain.pretraining.gpt import GPT
+from posttrain.core.training.optimization import learning_rate_at
+from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft import presets
-from posttrain.sft import train as by_hand
-from posttrain.sft.adapter_files import load_adapter
-from posttrain.sft.chat_formats import FORMATS
-from posttrain.sft.chat_template import EncodedChat
+from posttrain.sft.training import run as by_hand
+from posttrain.sft.adapters.files import load_adapter
+from posttrain.sft.chat.formats import FORMATS
+from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.experiments import SWEEP
-from posttrain.sft.lora import inject_lora, trainable_parameter_count
-from posttrain.sft.memory import (
+from posttrain.sft.adapters.injection import inject_lora, trainable_parameter_count
+from posttrain.sft.training.memory import (
     PUBLISHED_SHAPES,
     FineTuneMemory,
     adapter_parameters,
