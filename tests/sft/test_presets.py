@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import torch
 
+from posttrain.core.training.optimization import learning_rate_at
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft import presets
 from posttrain.sft.adapters.files import load_adapter
 from posttrain.sft.adapters.injection import inject_lora, trainable_parameter_count
 from posttrain.sft.chat.formats import FORMATS
 from posttrain.sft.chat.template import EncodedChat
+from posttrain.sft.experiments import SWEEP
 from posttrain.sft.presets import (
     A100,
     CPU,
@@ -30,16 +32,6 @@ from posttrain.sft.presets import (
     get_preset,
 )
 from posttrain.sft.training import run as by_hand
-from posttrain.sft.training.memory import (
-from posttrain.core.training.optimization import learning_rate_at
-from posttrain.pretraining.model.gpt import GPT
-from posttrain.sft import presets
-from posttrain.sft.training import run as by_hand
-from posttrain.sft.adapters.files import load_adapter
-from posttrain.sft.chat.formats import FORMATS
-from posttrain.sft.chat.template import EncodedChat
-from posttrain.sft.experiments import SWEEP
-from posttrain.sft.adapters.injection import inject_lora, trainable_parameter_count
 from posttrain.sft.training.memory import (
     PUBLISHED_SHAPES,
     FineTuneMemory,
