@@ -96,6 +96,7 @@ class Book:
             "sitemap_url_scheme": "{link}",
             "exclude_patterns": ["_build", "code"],
             "html_theme": "basic",
+            "source_suffix": {".rst": "restructuredtext", ".md": "myst-nb"},
             "nb_execution_mode": "cache",
             "nb_execution_timeout": 60,
             "page_keys_package": "toy",
