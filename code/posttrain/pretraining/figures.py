@@ -289,7 +289,8 @@ def trade_off(
                 ha="right" if first else "left",
                 fontsize=9,
             )
-        told.append(f"{label} at {x.value:.1f} and {y.value:.2f}")
+        height = f"{y.value:.2f}".replace("-0.00", "0.00")
+        told.append(f"{label} at {x.value:.1f} and {height}")
     ax.set(
         xlabel="entropy of the sampler (nats per token)",
         ylabel="added surprise, KL(q‖p)\n(nats per token)",
