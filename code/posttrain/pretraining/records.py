@@ -13,7 +13,7 @@ RECORDS = [
     ),
     Recipe(
         "pretraining", "warm_up", "The nano model with and without a warm-up",
-        minutes=8, seeds=tuple(range(5)), module="posttrain.pretraining.recorded.warm_up",
+        minutes=12, seeds=tuple(range(10)), module="posttrain.pretraining.recorded.warm_up",
         summary="posttrain.pretraining.recorded.stability:warm_up_effects",
     ),
 ]  # fmt: skip
