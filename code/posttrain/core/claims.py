@@ -62,7 +62,7 @@ class Claims:
 
         Raises:
             ValueError: If the id is malformed, or an interval is compared by ``==``.
-        """
+        """  # noqa: DOC502
         row = self._row(sentence, what, value, op, threshold)
         rows = rows_of(self.chapter)
         places = [place for place, old in enumerate(rows) if old["id"] == row["id"]]
