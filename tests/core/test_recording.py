@@ -5,18 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from posttrain.cli import app
 from posttrain.core import recording, records
 from posttrain.core.errors import RecordError
 from posttrain.core.recording import Recipe, find_recipe, make_record, recipes, repeat_parts
-from posttrain.core.records import read_record
+from posttrain.core.records import read_record, write_record
 
 TOY = """
 import os
@@ -86,12 +88,21 @@ def test_an_interrupted_record_goes_on_and_leaves_no_file(toy: tuple[Recipe, Any
     assert module.CALLS == [0, 1, 2] and read_record("sft", "toy").summary == {"sum": 14.0}
 
 
-def test_a_record_of_changed_code_can_be_confirmed(toy: tuple[Recipe, Any], tmp_path: Path):
+def test_a_record_of_changed_code_can_be_confirmed(
+    toy: tuple[Recipe, Any], tmp_path: Path, store: Path
+):
     recipe, module = toy
     make_record(recipe)
     (tmp_path / "toy_record.py").write_text(TOY + "\nMOVED = True\n")
-    assert read_record("sft", "toy").stale == ("toy_record",)
+    old = read_record("sft", "toy")
+    assert old.stale == ("toy_record",)
+    changed = replace(old, machine={**old.machine, "threads": 3})
+    write_record(changed, store / "records" / "sft" / "toy.json")
+    ran, threads = module.run, []
+    module.run = lambda part: threads.append(torch.get_num_threads()) or ran(part)
+    before = torch.get_num_threads()
     again = repeat_parts(recipe, 2)
+    assert threads == [3] and torch.get_num_threads() == before  # as many as were recorded
     assert module.CALLS == [0, 1, 0] and again == read_record("sft", "toy")
     assert again.stale == () and again.repeated is not None and again.repeated["parts"] == 2
     module.run = lambda part: [{"seed": 0, "loss": 0.6, "place": "here", "seconds": 1.0}]

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -252,13 +252,15 @@ def repeat_parts(recipe: Recipe, count: int = 1) -> Record:
     parts = experiment.parts(recipe.seeds)
     count = max(1, min(count, len(parts)))
     chosen = [round(i * (len(parts) - 1) / max(1, count - 1)) for i in range(count)]
-    for part in tqdm([parts[index] for index in chosen], desc=recipe.label, unit="part"):
-        for row in _run_part(recipe, part):
-            if not any(_same(row, before) for before in old.outcomes):
-                raise RecordError(
-                    f"{recipe.label} came out differently in the part {part}: make the record "
-                    f"anew with posttrain record {recipe.label}"
-                )
+    bar = tqdm([parts[index] for index in chosen], desc=recipe.label, unit="part")
+    with _threads(int(old.machine.get("threads", 0))):
+        for part in bar:
+            for row in _run_part(recipe, part):
+                if not any(_same(row, before) for before in old.outcomes):
+                    raise RecordError(
+                        f"{recipe.label} came out differently in the part {part}: make the "
+                        f"record anew with posttrain record {recipe.label}"
+                    )
     commit, clean = commit_of_code()
     made = {"created": _now(), "commit": commit, "clean": clean, "parts": count}
     values = {name: getattr(old, name) for name in Record.__dataclass_fields__}
@@ -271,6 +273,24 @@ def repeat_parts(recipe: Recipe, count: int = 1) -> Record:
     assert file is not None
     write_record(record, file)
     return record
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads, here and in new processes: others round differently."""
+    import torch
+
+    before, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    if count:
+        torch.set_num_threads(count)
+        os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if variable is not None:
+            os.environ["OMP_NUM_THREADS"] = variable
 
 
 def _same(row: Row, before: Row) -> bool:
