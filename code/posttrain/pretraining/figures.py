@@ -98,22 +98,25 @@ def dials_figure(panels: Mapping[str, Mapping[float, Sequence[float]]]) -> SvgFi
         if "rate" not in name:
             ax.set_xticks(list(results), [f"{value:g}" for value in results])
             ax.minorticks_off()
-        lowest.append(f"{list(results)[means.index(min(means))]:g} of the {name}")
+        lowest.append(f"{name} at {list(results)[means.index(min(means))]:g}")
     axes[0].set(ylabel="held-out loss (nats)")
     alt = (
-        f"{len(panels)} panels of held-out loss with bands over seeds. The lowest means stand "
-        f"at {'; '.join(lowest)}."
+        f"{len(panels)} panels of held-out loss with bands over seeds. The lowest means: "
+        f"{'; '.join(lowest)}."
     )
     return show(fig, alt=alt, name="dials")
 
 
-def rows_figure(rows: Mapping[str, Estimate], xlabel: str, name: str) -> SvgFigure:
+def rows_figure(
+    rows: Mapping[str, Estimate], xlabel: str, name: str, *, zero: bool = False
+) -> SvgFigure:
     """Draw one estimate a row, the first on top.
 
     Args:
         rows: Estimates by label.
         xlabel: What they are, with the unit.
         name: The figure's name.
+        zero: Whether a line marks zero.
 
     Returns:
         The figure.
@@ -124,6 +127,8 @@ def rows_figure(rows: Mapping[str, Estimate], xlabel: str, name: str) -> SvgFigu
         ax.errorbar(
             found.value, place, xerr=ends, marker="o", markevery=1, capsize=4, color="C0"
         )
+    if zero:
+        ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(range(len(rows)), list(rows)[::-1])
     ax.set(xlabel=xlabel, ylim=(-0.6, len(rows) - 0.4))
     values = "; ".join(f"{label} {found.value:.2f}" for label, found in rows.items())
