@@ -123,8 +123,8 @@ def test_a_changed_module_is_seen():
 def test_a_repeated_record_says_so():
     again = {"created": "2026-12-01T12:00:00+00:00", "commit": None, "clean": True, "parts": 2}
     assert str(record(repeated=again).label).endswith(
-        "its code is unchanged since 1 December 2026, when 2 of its parts were run again and "
-        "gave the same outcomes."
+        "its code is unchanged since 1 December 2026, when 2 parts were run again with the "
+        "same outcomes."
     )
 
 

@@ -134,12 +134,10 @@ class Record:
             text = f"its code has changed since: {', '.join(short[:_SHOWN])}{more}"
         if self.repeated is not None:
             day = datetime.datetime.fromisoformat(self.repeated["created"])
-            text += (
-                f" {day.day} {day:%B %Y}, when {self.repeated['parts']} of its parts were run "
-                "again and gave the same outcomes"
-                if not self.stale
-                else ""
-            )
+            count = self.repeated["parts"]
+            parts = f"{count} part{'s were' if count > 1 else ' was'}"
+            again = f" {day.day} {day:%B %Y}, when {parts} run again with the same outcomes"
+            text += "" if self.stale else again
         return text
 
     def select(self, **wanted: Any) -> list[Row]:
