@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from book._ext.chapters.myst import read
+
 ROOT = Path(__file__).resolve().parents[2]
-CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FENCED = re.compile(r"^(`{3,})(?:\{([\w:-]+)\})?[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-READ = {"glue:figure", "table", "admonition", "exercise"}  # fenced, and yet sentences
 CHAPTERS = [
     chapter["file"]
     for part in yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
@@ -23,14 +22,7 @@ ROUNDING = 1e-3
 
 def cells_of(text: str) -> list[ast.Module]:
     """Parse a page's code cells."""
-    found = []
-    for body in CELL.findall(text):
-        code = "\n".join(
-            line for line in body.splitlines() if not re.match(r":\w[\w-]*:", line)
-        )
-        code = re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)
-        found.append(ast.parse(code))
-    return found
+    return [ast.parse(cell.python) for cell in read(text).cells]
 
 
 def claimed(text: str) -> list[str]:
@@ -47,7 +39,7 @@ def claimed(text: str) -> list[str]:
 
 def named(text: str) -> set[str]:
     """Return the claims that a page's sentences and captions name; goals have a dot."""
-    prose = FENCED.sub(lambda m: m[3] if m[2] in READ else "", CELL.sub("", text))
+    prose = "\n".join(read(text).prose.values())
     return {name for name in ROLE.findall(prose) if "." not in name}
 
 

@@ -25,7 +25,10 @@ import nbformat
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-ROOT = Path(__file__).parents[2]
+from book._ext.chapters.myst import read
+from posttrain.core.page_key import cells_of
+
+ROOT = Path(__file__).parents[3]
 HEAD = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}
@@ -334,3 +337,10 @@ def test_a_new_commit_in_the_footer_writes_all_pages(quick: Book) -> None:
     quick.settings = {"html_context": {"site_stamp": "another commit"}}
     assert quick.build() == [] and sorted(quick.read) == sorted(PAGES)
     assert quick.build() == [] and quick.read == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "book").rglob("*.md")), ids=lambda p: p.stem)
+def test_the_key_is_made_of_the_cells_that_a_kernel_runs(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    ours = [re.sub(r"^(# [\w-]+\n)+", "", cell) for cell in cells_of(text)]
+    assert ours == [cell.source.strip() for cell in read(text).cells]

@@ -183,3 +183,19 @@ def test_three_steps_of_adamw_by_hand():
         m_hat, v_hat = m / (1 - 0.8**t), v / (1 - 0.9**t)
         x = x - 0.1 * (m_hat / (math.sqrt(v_hat) + 1e-8) + 0.1 * x)
         assert model.weight.item() == pytest.approx(x, rel=1e-12)
+
+
+@pytest.mark.parametrize(("beta2", "times"), [(0.99, 1.0), (0.999, 3.1623)])
+def test_a_rare_gradient_moves_its_weight_by_more_than_the_rate(beta2: float, times: float):
+    """Kingma and Ba, 2015, section 2.1: at most (1 - beta1) / sqrt(1 - beta2) rates."""
+    assert times == pytest.approx(max(1.0, (1 - 0.9) / (1 - beta2) ** 0.5), rel=1e-4)
+    weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    adamw = torch.optim.AdamW(
+        [weight], lr=1e-3, betas=(0.9, beta2), eps=1e-12, weight_decay=0.0
+    )
+    for step in range(20_000):
+        last = step == 19_999
+        weight.grad = torch.full_like(weight, 1.0 if last else 0.0)
+        before = weight.item()
+        adamw.step()
+    assert abs(weight.item() - before) / 1e-3 == pytest.approx(times, rel=1e-3)
