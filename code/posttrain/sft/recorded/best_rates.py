@@ -51,7 +51,7 @@ def best_rates(outcomes: Sequence[dict[str, Any]]) -> dict[tuple[str, int | None
     """Find the best rate of each scaling, rank and seed.
 
     Args:
-        outcomes: Rows of :func:`run`.
+        outcomes: Rows of :func:`posttrain.sft.recorded.rank_and_rate.run`.
 
     Returns:
         The rate by ``(scaling, r, seed)``; at the common rank for each scaling.
@@ -89,7 +89,7 @@ def summarize(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     rows. The rows themselves, of training and validation, are the same for all seeds.
 
     Args:
-        outcomes: Rows of :func:`run`.
+        outcomes: Rows of :func:`posttrain.sft.recorded.rank_and_rate.run`.
 
     Returns:
         For each scaling: ``exponent``, the power of the rank with which the best rate goes
@@ -123,8 +123,8 @@ def mean_losses(
     """Collect the losses of one setting over the seeds.
 
     Args:
-        outcomes: Rows of :func:`run`.
-        scaling: One of :data:`SCALINGS`, or :data:`FULL`.
+        outcomes: Rows of :func:`posttrain.sft.recorded.rank_and_rate.run`.
+        scaling: One of `rank_and_rate.SCALINGS`, or `rank_and_rate.FULL`.
         r: The rank; None with full training.
 
     Returns:
