@@ -145,12 +145,23 @@ def fill_claims(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if row is None and executed:
             sentence = f"no cell of this page checked the claim {place['claim']}"
             logger.warning(sentence, location=(docname, place["line"]))
+        if row is None or row["passed"]:
+            _close_gap(place)
         if row is None:
             place.parent.remove(place)
         elif app.builder.format == "html":
             place.replace_self(nodes.raw("", mark_html(row), format="html"))
         else:
             place.replace_self(nodes.Text("" if row["passed"] else f"[{broken_text(row)}]"))
+
+
+def _close_gap(place: nodes.Element) -> None:
+    """Remove the space before a mark that nobody sees, where a sign of punctuation follows."""
+    siblings, at = place.parent.children, place.parent.index(place)
+    before = siblings[at - 1] if at else None
+    after = siblings[at + 1].astext() if at + 1 < len(siblings) else ""
+    if isinstance(before, nodes.Text) and re.match(r"[,;:.)]", after):
+        place.parent.replace(before, nodes.Text(before.astext().rstrip()))
 
 
 def publish(app: Sphinx, exception: Exception | None) -> None:

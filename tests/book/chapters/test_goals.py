@@ -7,6 +7,7 @@ read stands for the kernel that executes it.
 import io
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,6 +190,15 @@ def test_a_missed_goal_and_a_broken_claim_leave_a_complete_site(book: Book) -> N
         "<strong>2 of 3 goals met</strong> in 2 chapters; 1 of 2 claims of the text hold"
         in (book.page("index"))
     )
+
+
+def test_a_mark_that_is_not_seen_leaves_no_gap_before_a_comma(book: Book) -> None:
+    book.claims["book/sft/lora"] = [("halves", "ratio", 0.4, "<", 0.5), ("same", "same", True)]
+    text = "\nIt halves (half :claim:`halves`), more :claim:`same` or less.\n"
+    book.write("book/sft/lora", PAGES["book/sft/lora"] + text)
+    assert book.build() == ""
+    page = re.sub("<span[^>]*></span>", "", book.page("book/sft/lora"))
+    assert "It halves (half), more  or less." in page
 
 
 def test_claims_that_hold_are_folded_and_unseen_in_the_text(book: Book) -> None:
