@@ -1,5 +1,6 @@
 """Each work of the bibliography says where it can be found, and its entry links there."""
 
+import html
 import io
 import re
 from pathlib import Path
@@ -88,7 +89,10 @@ def test_each_entry_links_to_its_work(tmp_path: Path) -> None:
     page = (tmp_path / "html/index.html").read_text()
     entries = re.findall(r'<div class="citation".*?</div>', page, re.DOTALL)
     assert len(entries) == len(WORKS)
-    links = [re.findall(r'href="(https://.*?)"', entry) for entry in entries]
+    links = [
+        [html.unescape(link) for link in re.findall(r'href="(https://.*?)"', entry)]
+        for entry in entries
+    ]
     assert sorted(links) == sorted([address(work)] for work in WORKS.values())
     assert all('role="listitem"' in entry for entry in entries)
     assert "doc-biblioentry" not in page

