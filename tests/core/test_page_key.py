@@ -159,6 +159,29 @@ def test_modules_of_a_cell(project: Project, cell: str, modules: list[str]):
         assert "pack.unused" not in found
 
 
+def test_of_a_record_the_outcomes_count_and_for_a_build_its_label(project: Project):
+    reads = PAGE.replace("loss import loss", "core.records import record as loss")
+    project.write("book/sft/lora.md", reads)
+    record = {
+        "config": 1,
+        "outcomes": [1],
+        "summary": 2,
+        "module": "toy.loss",
+        "created": "now",
+    }
+    machine = {"name": "a processor"}
+
+    def keys(**changes: object) -> tuple[str, str]:
+        project.write("book/results/sft/rank.json", json.dumps(record | changes))
+        return project.key().key, project.key(**machine).key
+
+    plain, build = keys()
+    assert keys() == (plain, build)
+    again, shown = keys(created="later")
+    assert again == plain and shown != build
+    assert keys(outcomes=[2])[0] != plain and keys(summary=3)[0] != plain
+
+
 def test_recorded_results_count_where_they_are_read(project: Project):
     project.write("book/results/sft/rank.json", "[1]")
     project.write("book/results/dpo/beta.json", "[1]")

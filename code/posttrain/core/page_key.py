@@ -109,7 +109,9 @@ def page_key(
         "cells": [_hash(cell.encode()) for cell in cells],
         "modules": modules,
         "lock": _hash(_without_comments(Path(lock).read_text(encoding="utf-8")).encode()),
-        "records": _files(results) if f"{package}.{RECORDS}" in modules else {},
+        "records": _results(results, labels=processor is not None)
+        if f"{package}.{RECORDS}" in modules
+        else {},
         "processor": None if processor is None else dict(processor),
     }
     return PageKey(_hash(json.dumps(parts, sort_keys=True).encode()), parts)
@@ -187,10 +189,31 @@ def _all_modules(package: str) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Hash the records in a folder, if it exists."""
-    files = sorted(folder.rglob("*.json"))
-    return {file.relative_to(folder).as_posix(): _hash(file.read_bytes()) for file in files}
+def _results(folder: Path, *, labels: bool) -> dict[str, str]:
+    """Hash the records in a folder, if it exists: what was measured, with `labels` all of it.
+
+    What a page says of a record beside its numbers, such as whether its code has changed since,
+    depends on more than the outcomes.
+    """
+    return {
+        file.relative_to(folder).as_posix(): _hash(_result(file.read_bytes(), labels))
+        for file in sorted(folder.rglob("*.json"))
+    }
+
+
+def _result(content: bytes, labels: bool) -> bytes:
+    try:
+        record = json.loads(content)
+        measured = {name: record[name] for name in ("config", "outcomes", "summary")}
+    except (ValueError, TypeError, KeyError):  # no record: all of it counts
+        return content
+    if not labels:
+        return json.dumps(measured, sort_keys=True).encode()
+    try:
+        code = module_hashes([record["module"]])
+    except (ValueError, KeyError):  # moved or removed
+        code = {}
+    return content + json.dumps(code).encode()
 
 
 def _without_comments(lock: str) -> str:
