@@ -63,6 +63,7 @@ book: $(STAMP)
 
 page: $(STAMP)
 	@$(RUN_ENV) python -m tools.site.page '$(PAGE)' $(if $(FRESH),--fresh)
+	@$(RUN_ENV) posttrain goals --failed --path _build/.doctrees/goals
 
 test: $(STAMP)
 	@set -e; PATH="$$(pwd)/$(BIN):$$PATH"; \

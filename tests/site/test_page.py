@@ -112,3 +112,10 @@ def test_make(words: list[str], commands: list[str]) -> None:
     for command in commands:
         assert command in done.stdout
     assert ("rm -rf" in done.stdout) == (words == ["book", "FRESH=1"])
+
+
+def test_the_tools_know_where_the_repository_is(tool: ModuleType) -> None:
+    from tools.clean import robustness
+
+    for root in (tool.ROOT, robustness.ROOT):
+        assert (root / "_toc.yml").is_file() and (root / "code" / "posttrain").is_dir()
