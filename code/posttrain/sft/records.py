@@ -13,7 +13,7 @@ RECORDS = [
     ),
     Recipe(
         "sft", "rank_and_rate", "Rank and learning rate for three scalings, and full training",
-        minutes=45, seeds=(0, 1, 2, 3, 4), module="posttrain.sft.recorded.rank_and_rate",
+        minutes=27, seeds=(0, 1, 2), module="posttrain.sft.recorded.rank_and_rate",
         summary="posttrain.sft.recorded.best_rates:summarize",
     ),
 ]  # fmt: skip
