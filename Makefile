@@ -73,7 +73,7 @@ test: $(STAMP)
 	echo '== pydoclint';    pydoclint code/posttrain; \
 	echo '== codespell';    codespell; \
 	echo '== actionlint';   actionlint -shellcheck= -pyflakes= .github/workflows/*.yml; \
-	echo '== pytest';       $(RUN_ENV) pytest
+	echo '== pytest';       $(RUN_ENV) pytest -n 2 --dist loadfile
 
 serve:
 	@test -f _build/html/index.html || { echo 'No site yet: run make book first.' >&2; exit 1; }
