@@ -179,7 +179,10 @@ def test_a_missing_model_names_the_command_that_installs_it(nothing_installed):
 def test_an_unknown_model_is_told_what_was_probably_meant():
     with pytest.raises(AssetError, match=f"unknown model 'smollm2'.*Did you mean '{MODEL}'"):
         assets.load_model("smollm2")
-    with pytest.raises(AssetError, match=r"known: smollm2-135m-instruct\.$"):
+    with pytest.raises(
+        AssetError,
+        match=r"known: smollm2-135m-instruct, or a folder that exists, or .* as owner/name\.$",
+    ):
         assets.load_tokenizer("zzz")
 
 
@@ -346,3 +349,70 @@ def test_loading_texts_imports_no_heavy_library():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+# --- a reader's own models ---
+
+
+def test_a_folder_or_a_repository_is_a_model_too(
+    tmp_path: Path, nothing_installed, monkeypatch
+):
+    (tmp_path / "config.json").write_text("{}")
+    assert assets.model_folder(tmp_path) == tmp_path
+    assert assets.model_folder(str(tmp_path)) == tmp_path
+    asked = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.append(name)
+        assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert assets.model_folder("Qwen/Qwen2.5-1.5B-Instruct") == tmp_path
+    assert asked == ["Qwen/Qwen2.5-1.5B-Instruct"]
+
+
+def test_what_is_no_model_is_said_in_one_sentence(tmp_path: Path, nothing_installed):
+    (tmp_path / "file").write_text("")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    for given, sentence in [
+        (tmp_path, "holds no config.json: give a folder of saved weights"),
+        (adapter, "holds no config.json, but an adapter: give it as the adapter, beside its"),
+        (tmp_path / "file", "is a file: give the folder that it lies in"),
+        ("a/b/c", "unknown model 'a/b/c'"),
+        (
+            "owner/name",
+            r"owner/name could not be read from the hub \(ConnectionError\): look at",
+        ),
+    ]:
+        with pytest.raises(AssetError, match=sentence):
+            assets.model_folder(given)
+
+
+def test_hub_errors_say_what_to_do(nothing_installed, monkeypatch):
+    import httpx
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    response = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+    for error, sentence in [
+        (GatedRepoError("no", response=response), "asks for its licence .* set HF_TOKEN"),
+        (
+            RepositoryNotFoundError("no", response=response),
+            "has no model 'owner/name', or it is",
+        ),
+    ]:
+
+        def refuse(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+        with pytest.raises(AssetError, match=sentence):
+            assets.model_folder("owner/name")
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(AssetError, match="holds no tokenizer that can be read"):
+        assets.load_tokenizer(tmp_path)

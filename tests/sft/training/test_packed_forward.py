@@ -120,7 +120,7 @@ def test_a_gradient_stays_in_its_document() -> None:
     model = gpt()
     batch = pack(TRAINABLE)
     x = model.embed_tokens(batch.input_ids).detach().requires_grad_()
-    layout = PackedLayout(batch, CONFIG.channels_per_head, CONFIG.rope_theta)
+    layout = PackedLayout(batch, CONFIG)
     mixed = packed_attention(model.layers[0].self_attn, x, layout)
     assert mixed.shape == x.shape
     mixed.split(batch.lengths)[1].square().sum().backward()
@@ -131,7 +131,7 @@ def test_a_gradient_stays_in_its_document() -> None:
 
 def test_rows_go_to_their_slots_and_back() -> None:
     batch = pack(TRAINABLE)
-    layout = PackedLayout(batch, 4, 10_000.0)
+    layout = PackedLayout(batch, CONFIG)
     rows = torch.randn(len(batch.input_ids), 8, dtype=torch.float64, requires_grad=True)
     table = layout.to_table(rows)
     assert table.shape == (4, 2, 12, 4) and not table[0, :, 5:].any()

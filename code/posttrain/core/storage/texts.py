@@ -110,13 +110,14 @@ def normalize(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def require_known(kind: str, name: str, known: Iterable[str]) -> None:
+def require_known(kind: str, name: str, known: Iterable[str], other: str = "") -> None:
     """Refuse a name that is not in a list, and suggest the one that was probably meant.
 
     Args:
         kind: What the name names, for the sentence.
         name: What was given.
         known: What is accepted.
+        other: What else is accepted, in words.
 
     Raises:
         AssetError: If `name` is not among `known`.
@@ -125,7 +126,8 @@ def require_known(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         close = get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise AssetError(f"unknown {kind} {name!r}; known: {', '.join(known)}.{hint}")
+        listed = ", ".join(known) + (f", or {other}" if other else "")
+        raise AssetError(f"unknown {kind} {name!r}; known: {listed}.{hint}")
 
 
 def rows(name: str, split: str) -> list[tuple[str, str]]:

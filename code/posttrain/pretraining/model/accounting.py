@@ -5,7 +5,7 @@ Chapter: pretraining/gpt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from posttrain.pretraining.model.gpt import GPTConfig
 
@@ -20,6 +20,7 @@ class ParameterCount:
         feed_forward: Feed-forward projections of all layers.
         norms: Scales of all norms.
         head: Output head; 0 where it is the embedding.
+        biases: Of queries, keys and values in all layers; 0 where there are none.
     """
 
     embedding: int
@@ -27,11 +28,12 @@ class ParameterCount:
     feed_forward: int
     norms: int
     head: int
+    biases: int = 0
 
     @property
     def total(self) -> int:
         """All parameters."""
-        return self.embedding + self.attention + self.feed_forward + self.norms + self.head
+        return sum(getattr(self, field.name) for field in fields(self))
 
 
 def parameter_count(config: GPTConfig) -> ParameterCount:
@@ -50,6 +52,7 @@ def parameter_count(config: GPTConfig) -> ParameterCount:
     learned = config.max_position_embeddings if config.position == "learned" else 0
     query_and_output = 2 * C * config.num_attention_heads * D
     key_and_value = 2 * C * config.kv_heads * D
+    heads_with_bias = config.num_attention_heads + 2 * config.kv_heads if config.qkv_bias else 0
     matrices = 3 if config.mlp == "swiglu" else 2
     return ParameterCount(
         embedding=(V + learned) * C,
@@ -57,6 +60,7 @@ def parameter_count(config: GPTConfig) -> ParameterCount:
         feed_forward=L * matrices * C * config.intermediate_size,
         norms=(2 * L + 1) * C,
         head=0 if config.tie_word_embeddings else V * C,
+        biases=L * heads_with_bias * D,
     )
 
 

@@ -8,12 +8,14 @@ Chapter: pretraining/attention.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from posttrain.pretraining.model.config import RopeScaling
     from posttrain.pretraining.model.kv_cache import KVCache
 
 
@@ -84,17 +86,65 @@ def scaled_dot_product_attention(
     return (weights @ v).view(B, H, T, D)
 
 
+def rotary_frequencies(
+    head_dim: int,
+    rope_theta: float,
+    rope_scaling: RopeScaling | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Say by how much each pair of channels turns from one position to the next.
+
+    Pair ``i`` turns by ``rope_theta ** (-2 i / head_dim)`` radians (Su et al., 2021, Eq. 15).
+    Llama 3.1 and 3.2 stretch this to a context ``factor`` times as long. Pairs that turn more
+    than ``high_freq_factor`` times within the original context tell neighbors apart, and stay
+    as they are. Pairs that turn less than ``low_freq_factor`` times are ``factor`` times
+    slower, so that the longer context holds no angle that training on the shorter one never
+    showed. In between, the two are mixed in proportion to the number of turns.
+
+    Args:
+        head_dim: Channels per head, ``D``; must be even.
+        rope_theta: Base of the geometric series of frequencies.
+        rope_scaling: The stretching; ``None`` leaves the series as it is.
+        device: Where the result lies.
+
+    Returns:
+        Radians per position, float32, shape (D / 2,).
+
+    Raises:
+        ValueError: If ``head_dim`` is odd.
+
+    Chapter: pretraining/gpt.
+    """
+    if head_dim % 2:
+        raise ValueError(
+            f"head_dim is {head_dim}: rotary positions turn pairs, give an even one"
+        )
+    pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    frequency = 1.0 / rope_theta ** (pair / head_dim)
+    if rope_scaling is None:
+        return frequency
+    low, high = rope_scaling.low_freq_factor, rope_scaling.high_freq_factor
+    turns = rope_scaling.original_max_position_embeddings * frequency / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)  # 1: as it was, 0: stretched
+    return kept * frequency + (1 - kept) * frequency / rope_scaling.factor
+
+
 def rotary_angles(
-    position_ids: Tensor, head_dim: int, rope_theta: float
+    position_ids: Tensor,
+    head_dim: int,
+    rope_theta: float,
+    rope_scaling: RopeScaling | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute the cosines and sines that rotate queries and keys (Su et al., 2021, Eq. 15).
 
-    Channel pair ``i`` turns by ``position * rope_theta ** (-2 i / head_dim)`` radians.
+    Channel pair ``i`` turns by ``position`` times its frequency: see
+    :func:`rotary_frequencies`.
 
     Args:
         position_ids: Position of each token, integer tensor of shape (B, T) or (1, T).
         head_dim: Channels per head, ``D``; must be even.
         rope_theta: Base of the geometric series of frequencies.
+        rope_scaling: How the frequencies are stretched over a longer context, if they are.
 
     Returns:
         Cosines and sines, float32, each of shape (B, 1, T, D), with both halves alike: the
@@ -104,13 +154,8 @@ def rotary_angles(
         ValueError: If ``head_dim`` is odd.
 
     Chapter: pretraining/attention.
-    """
-    if head_dim % 2:
-        raise ValueError(
-            f"head_dim is {head_dim}: rotary positions turn pairs, give an even one"
-        )
-    pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device)
-    frequency = 1.0 / rope_theta ** (pair / head_dim)
+    """  # noqa: DOC502
+    frequency = rotary_frequencies(head_dim, rope_theta, rope_scaling, position_ids.device)
     angle = position_ids[:, None, :, None].float() * frequency  # (B, 1, T, D/2)
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()
@@ -146,6 +191,7 @@ class SelfAttention(nn.Module):
         num_attention_heads: Query heads, ``H``.
         num_key_value_heads: Key/value heads, ``H_kv``; must divide ``H``.
         head_dim: Channels per head, ``D``.
+        qkv_bias: Add a bias to queries, keys and values, as Qwen2.5 does.
 
     Chapter: pretraining/attention.
     """
@@ -156,12 +202,13 @@ class SelfAttention(nn.Module):
         num_attention_heads: int,
         num_key_value_heads: int,
         head_dim: int,
+        qkv_bias: bool = False,
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.q_proj = nn.Linear(hidden_size, num_attention_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=False)
+        self.q_proj = nn.Linear(hidden_size, num_attention_heads * head_dim, bias=qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=qkv_bias)
+        self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=qkv_bias)
         self.o_proj = nn.Linear(num_attention_heads * head_dim, hidden_size, bias=False)
 
     def forward(

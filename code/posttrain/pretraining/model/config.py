@@ -10,6 +10,40 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 and its successors stretch their rotary frequencies over a longer context.
+
+    The names are those of Hugging Face's ``rope_parameters`` with ``rope_type="llama3"``. See
+    :func:`posttrain.pretraining.model.attention.rotary_frequencies`.
+
+    Attributes:
+        factor: What slow frequencies are divided by.
+        low_freq_factor: Pairs that turn less often than this within the original context are
+            slow.
+        high_freq_factor: Pairs that turn more often than this are left as they are.
+        original_max_position_embeddings: The context before it was stretched, in tokens.
+
+    Chapter: pretraining/gpt.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that stretch nothing."""
+        for name in ("factor", "low_freq_factor", "original_max_position_embeddings"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give a number above 0")
+        if not self.high_freq_factor > self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor is {self.high_freq_factor!r} and low_freq_factor "
+                f"{self.low_freq_factor!r}: the former must be the larger"
+            )
+
+
+@dataclass(frozen=True)
 class GPTConfig:
     """Shape of a :class:`GPT`, in the names of Hugging Face's ``LlamaConfig``.
 
@@ -32,6 +66,9 @@ class GPTConfig:
         rms_norm_eps: Epsilon of either norm.
         tie_word_embeddings: Whether the output head is the embedding matrix.
         initializer_range: Standard deviation of the initial weights.
+        qkv_bias: Whether queries, keys and values get a bias each, as in Qwen2.5.
+        rope_scaling: How the rotary frequencies are stretched, as in Llama 3.2; ``None`` leaves
+            them as they are.
 
     Chapter: pretraining/gpt.
     """
@@ -51,6 +88,8 @@ class GPTConfig:
     rms_norm_eps: float = 1e-5
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
+    qkv_bias: bool = False
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         """Refuse shapes that no model can have."""
@@ -74,6 +113,11 @@ class GPTConfig:
             raise ValueError(
                 f"{self.channels_per_head} channels per head: rotary positions turn pairs of "
                 "channels, give an even number"
+            )
+        if self.rope_scaling is not None and self.position != "rope":
+            raise ValueError(
+                f"rope_scaling with position={self.position!r}: learned positions have no "
+                "frequencies to scale, leave one of the two out"
             )
         choices = {
             "norm": ("rmsnorm", "layernorm"),

@@ -89,6 +89,7 @@ class Block(nn.Module):
             config.num_attention_heads,
             config.kv_heads,
             config.channels_per_head,
+            config.qkv_bias,
         )
         self.post_attention_layernorm = build_norm(config)
         feed_forward = SwiGLUFeedForward if config.mlp == "swiglu" else GELUFeedForward
@@ -147,13 +148,16 @@ class GPT(nn.Module):
 
         Every matrix is normal with ``initializer_range``. The two projections that write to the
         residual stream are smaller by sqrt(2 L), so that the stream's variance does not grow
-        with the number of layers. Radford et al. (2019, section 2.3) divide by the root of the
-        number of "residual layers"; we count two in each block.
+        with the number of layers. Biases start at zero. Radford et al. (2019,
+        section 2.3) divide by the root of the number of "residual layers"; we count two in each
+        block.
         """
         std = self.config.initializer_range
         depth_scale = (2 * self.config.num_hidden_layers) ** -0.5
         for name, parameter in self.named_parameters():
-            if parameter.dim() < 2:
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() < 2:
                 nn.init.ones_(parameter)  # the norms' scales
             elif name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.normal_(parameter, std=std * depth_scale)
@@ -211,7 +215,10 @@ class GPT(nn.Module):
             x = x + self.embed_positions(position_ids)
         else:
             rotary = rotary_angles(
-                position_ids, self.config.channels_per_head, self.config.rope_theta
+                position_ids,
+                self.config.channels_per_head,
+                self.config.rope_theta,
+                self.config.rope_scaling,
             )
         for index, block in enumerate(self.layers):
             x = block(x, mask, rotary, cache, index)

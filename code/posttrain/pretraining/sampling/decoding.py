@@ -9,33 +9,39 @@ Chapter: pretraining/sampling.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from posttrain.core.training.wrappers import unwrapped
 from posttrain.pretraining.model.attention import (
     apply_rotary,
     causal_mask,
     rotary_angles,
     scaled_dot_product_attention,
 )
-from posttrain.pretraining.model.gpt import GPT, check_input
+from posttrain.pretraining.model.feed_forward import SwiGLUFeedForward
+from posttrain.pretraining.model.gpt import GPT, Block, check_input
 from posttrain.pretraining.model.kv_cache import KVCache
 
 
 class PackedLinear:
-    """A bias-free linear map whose bf16 weight is arranged once for this processor.
+    """A linear map whose bf16 weight is arranged once for this processor.
 
     Falls back to ``torch.nn.functional.linear`` on other devices and dtypes, and where this
     build of torch has no oneDNN.
 
     Args:
         weight: Shape (out_features, in_features).
+        bias: Shape (out_features,), or ``None``.
 
     Chapter: pretraining/sampling.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.bias = None if bias is None else bias.detach().clone()
         self.packed: Tensor | None = None
         if (
             weight.dtype == torch.bfloat16
@@ -58,21 +64,36 @@ class PackedLinear:
             Shape (..., out_features).
         """
         if self.packed is None:
-            return F.linear(x, self.weight)
+            return F.linear(x, self.weight, self.bias)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.packed, None, "none", [], ""
+            x, self.packed, self.bias, "none", [], ""
         )
         return result
+
+
+def _dense(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a linear layer that may carry an adapter or lie in 4 bits."""
+    base = cast(nn.Linear, getattr(layer, "base", layer))
+    unpack = getattr(layer, "merged_weight", None) or getattr(layer, "dequantize", None)
+    return unpack() if unpack is not None else base.weight, base.bias
+
+
+def _joined(*layers: nn.Module) -> PackedLinear:
+    """Make one map of several that read the same input; their outputs stand side by side."""
+    weights, biases = zip(*map(_dense, layers), strict=True)
+    bias = None if biases[0] is None else torch.cat(biases)
+    return PackedLinear(torch.cat(weights), bias)
 
 
 class PackedGPT:
     """A snapshot of a Llama-style :class:`GPT` that decodes faster and cannot be trained.
 
     Calling it gives what the model gives. It does not follow later updates of the model: pack
-    again after a training step.
+    again after a training step. Weights in 4 bits are unpacked, and adapters are added to their
+    weights, which rounds the sum once to the weight's dtype.
 
     Args:
-        model: A model with ``"rmsnorm"``, ``"rope"`` and ``"swiglu"``.
+        model: A model with ``"rmsnorm"``, ``"rope"`` and ``"swiglu"``, compiled or not.
 
     Raises:
         ValueError: If the model is GPT-2-style.
@@ -82,26 +103,26 @@ class PackedGPT:
 
     @torch.no_grad()
     def __init__(self, model: GPT) -> None:
+        model = unwrapped(model)
         config = model.config
         if (config.norm, config.position, config.mlp) != ("rmsnorm", "rope", "swiglu"):
             raise ValueError("only a model with 'rmsnorm', 'rope' and 'swiglu' can be packed")
         self.config = config
         self.embedding = model.embed_tokens.weight.clone()
         self.norm = model.get_parameter("norm.weight").clone()
-        self.lm_head = PackedLinear(model.lm_head.weight)
+        self.lm_head = PackedLinear(*_dense(model.lm_head))
         self.layers = []
         for block in model.layers:
-            weight = {name: value.detach() for name, value in block.named_parameters()}
-            qkv = torch.cat([weight[f"self_attn.{name}_proj.weight"] for name in "qkv"])
-            gate_up = torch.cat([weight["mlp.gate_proj.weight"], weight["mlp.up_proj.weight"]])
+            assert isinstance(block, Block)
+            attention, mlp = block.self_attn, cast(SwiGLUFeedForward, block.mlp)
             self.layers.append(
                 (
-                    weight["input_layernorm.weight"].clone(),
-                    PackedLinear(qkv),
-                    PackedLinear(weight["self_attn.o_proj.weight"]),
-                    weight["post_attention_layernorm.weight"].clone(),
-                    PackedLinear(gate_up),
-                    PackedLinear(weight["mlp.down_proj.weight"]),
+                    block.get_parameter("input_layernorm.weight").clone(),
+                    _joined(attention.q_proj, attention.k_proj, attention.v_proj),
+                    _joined(attention.o_proj),
+                    block.get_parameter("post_attention_layernorm.weight").clone(),
+                    _joined(mlp.gate_proj, mlp.up_proj),
+                    _joined(mlp.down_proj),
                 )
             )
 
@@ -150,7 +171,7 @@ class PackedGPT:
         B, T = input_ids.shape
         H, H_kv, D = config.num_attention_heads, config.kv_heads, config.channels_per_head
         position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -T:]
-        cos, sin = rotary_angles(position_ids, D, config.rope_theta)
+        cos, sin = rotary_angles(position_ids, D, config.rope_theta, config.rope_scaling)
         cos, sin = cos.to(self.embedding.dtype), sin.to(self.embedding.dtype)
         mask = causal_mask(T, cache.length + T).to(self.device)
         mask = mask & attention_mask.bool()[:, None, None, :]

@@ -9,7 +9,6 @@ Chapter: sft/lora.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from posttrain.core.errors import AssetError
 from posttrain.core.storage.files import atomic_path, write_json_atomic
+from posttrain.core.training.wrappers import unwrapped
 from posttrain.sft.adapters.injection import (
     inject_lora,
     lora_layers,
@@ -27,6 +27,7 @@ from posttrain.sft.adapters.injection import (
     target_layers,
 )
 from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.adapters.names import ends_with, published_name
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -41,6 +42,10 @@ _TOLD = {
     "auto_mapping", "inference_mode", "init_lora_weights", "bias", "megatron_core",
     "qalora_group_size", "loftq_config", "eva_config",
 }  # fmt: skip
+_REMEDY = (
+    "To use it here, fold it in with PEFT (merge_and_unload, then save_pretrained) and load "
+    "the merged model; or train without"
+)
 _HARMLESS_INIT = (True, False, None, "gaussian", "orthogonal", "eva")
 _SUFFIX = {
     "lora_A": "lora_A.weight",
@@ -71,7 +76,7 @@ def save_adapter(
                 f"{name} was injected with {layer.config}, not with {config}: give the former"
             )
     tensors = {
-        _file_name(name): parameter.detach().contiguous()
+        _file_name(model, name): parameter.detach().contiguous()
         for name, parameter in lora_parameters(model).items()
     }
     peft_config = {
@@ -89,6 +94,8 @@ def save_adapter(
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+    written = load_file(folder / WEIGHTS_NAME)
+    _check_fit(folder / WEIGHTS_NAME, written, {n: tuple(t.shape) for n, t in tensors.items()})
     write_json_atomic(folder / CONFIG_NAME, peft_config)
 
 
@@ -118,26 +125,21 @@ def load_adapter(model: nn.Module, folder: str | Path) -> LoRAConfig:
     expected: dict[str, tuple[int, ...]] = {}
     for name, layer in target_layers(model, config).items():
         inputs, outputs = cast(int, layer.in_features), cast(int, layer.out_features)
-        expected[_file_name(f"{name}.lora_A")] = (config.r, inputs)
-        expected[_file_name(f"{name}.lora_B")] = (outputs, config.r)
+        expected[_file_name(model, f"{name}.lora_A")] = (config.r, inputs)
+        expected[_file_name(model, f"{name}.lora_B")] = (outputs, config.r)
         if config.use_dora:
-            expected[_file_name(f"{name}.lora_magnitude_vector")] = (outputs,)
+            expected[_file_name(model, f"{name}.lora_magnitude_vector")] = (outputs,)
     _check_fit(folder / WEIGHTS_NAME, tensors, expected)
     inject_lora(model, config)
     with torch.no_grad():
         for name, parameter in lora_parameters(model).items():
-            parameter.copy_(tensors[_file_name(name)])
+            parameter.copy_(tensors[_file_name(model, name)])
     return config
 
 
-def _hub_name(name: str) -> str:
-    """Turn our layer's name into Hugging Face's; a model of theirs has those already."""
-    return name if re.match(r"(model|lm_head)\b", name) else f"model.{name}"
-
-
-def _file_name(name: str) -> str:
+def _file_name(model: nn.Module, name: str) -> str:
     layer, _, own = name.rpartition(".")
-    return f"{_PREFIX}{_hub_name(layer)}.{_SUFFIX[own]}"
+    return f"{_PREFIX}{published_name(model, layer)}.{_SUFFIX[own]}"
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -174,34 +176,26 @@ def _check_features(given: dict[str, Any]) -> None:
     for name in sorted(set(given) - set(_READ) - _TOLD):
         if given[name]:
             raise ValueError(
-                f"the adapter uses {name} ({given[name]!r}), which is not here: load it with "
-                "PEFT, or train it without"
+                f"the adapter uses {name} ({given[name]!r}), which is not here. {_REMEDY}"
             )
 
 
 def _targets(given: object, tensors: dict[str, Tensor], model: nn.Module) -> object:
-    """Say in our names which layers are meant; leave out what the model lacks.
+    """Say which layers are meant, in the model's order; leave out what it lacks.
 
     A pattern or ``"all-linear"`` means the layers that the file has weights of.
     """
-    ours = {_hub_name(name): name for name, _ in model.named_modules()}
     if isinstance(given, str):
         layers = {name.removeprefix(_PREFIX).rpartition(".lora_")[0] for name in tensors}
-        return tuple(sorted(ours.get(name, name) for name in layers))
+        return tuple(sorted(layers))
     if not isinstance(given, list) or not all(isinstance(target, str) for target in given):
         return given  # which LoRAConfig refuses
-    present: list[str] = []
-    names = [f".{own}" for own in ours.values()]
-    for target in given:
-        meant = [own for hub, own in ours.items() if f".{hub}".endswith(f".{target}")]
-        last_parts = any(f".{own}".endswith(f".{target}") for own in meant)
-        present += [target] if last_parts else meant  # whole names there begin with "model."
+    names = [published_name(model, name) for name, _ in unwrapped(model).named_modules()]
 
-    def place(target: str) -> int:  # PEFT writes a set, in any order; here the model's counts
-        return next(
-            (i for i, own in enumerate(names) if own.endswith(f".{target}")), len(names)
-        )
+    def place(target: str) -> int:  # PEFT writes a set, in any order
+        return next((i for i, name in enumerate(names) if ends_with(name, target)), len(names))
 
+    present = [target for target in given if place(target) < len(names)]
     return tuple(sorted(present, key=place) or given)
 
 
@@ -227,7 +221,10 @@ def _check_fit(
     if lacking := sorted(set(expected) - set(tensors)):
         raise ValueError(f"{path} lacks {_first_of(lacking)}")
     if unknown := sorted(set(tensors) - set(expected)):
-        raise ValueError(f"{path} holds what fits nothing here: {_first_of(unknown)}")
+        whole = " (a layer that was trained whole)" if ".lora_" not in unknown[0] else ""
+        raise ValueError(
+            f"{path} holds what fits nothing here: {_first_of(unknown)}{whole}. {_REMEDY}"
+        )
     for name, shape in expected.items():
         tensor = tensors[name]
         if tensor.shape != shape:

@@ -10,8 +10,12 @@ import re
 import torch
 from torch import nn
 
+from posttrain.core.training.wrappers import unwrapped
 from posttrain.sft.adapters.dora import DoRALinear
 from posttrain.sft.adapters.lora import LoRAConfig, LoRALinear
+from posttrain.sft.adapters.names import ends_with, published_name
+
+_BLOCK = re.compile(r"\b(\d+)\.")  # the first number in a name
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -21,6 +25,9 @@ def _is_linear(module: nn.Module) -> bool:
 
 def target_layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Module]:
     """Find the layers that a configuration names, as PEFT does: by the last parts of names.
+
+    ``layers_to_transform`` chooses among the layers of blocks. A layer that is named in full,
+    such as ``lm_head``, gets its adapter whichever blocks do.
 
     Args:
         model: Any model.
@@ -34,30 +41,36 @@ def target_layers(model: nn.Module, config: LoRAConfig) -> dict[str, nn.Module]:
 
     Chapter: sft/lora.
     """
+    model = unwrapped(model)
     if present := [name for name, m in model.named_modules() if isinstance(m, LoRALinear)]:
         raise ValueError(
             f"the model has {len(present)} LoRA layers already, {present[0]} first: "
             "remove_lora takes them out"
         )
     linear = {name: module for name, module in model.named_modules() if _is_linear(module)}
-    blocks = {name: int(i[1]) for name in linear if (i := re.search(r"\b(\d+)\.", name))}
-    chosen = {}
+    published = {name: published_name(model, name) for name in linear}
+    blocks = {n: int(i[1]) for n, own in published.items() if (i := _BLOCK.search(own))}
+    chosen: set[str] = set()
     for target in config.target_modules:
-        found = {n: m for n, m in linear.items() if f".{n}".endswith(f".{target}")}
+        found = {name for name, own in published.items() if ends_with(own, target)}
         if not found:
-            names = sorted({name.rpartition(".")[2] for name in linear})
+            names = sorted({name.rpartition(".")[2] for name in published.values()})
             raise ValueError(
                 f"no linear layer is named {target!r}: this model has {', '.join(names)}"
             )
-        chosen.update(found)
-    if (wanted := config.layers_to_transform) is None:
-        return {name: module for name, module in linear.items() if name in chosen}
-    if missing := set(wanted) - {blocks[name] for name in chosen if name in blocks}:
-        raise ValueError(
-            f"layers_to_transform names block {min(missing)}: the blocks with these targets "
-            f"are {sorted({blocks[name] for name in chosen if name in blocks})}"
-        )
-    return {n: m for n, m in linear.items() if n in chosen and blocks.get(n) in wanted}
+        chosen |= found
+    if (wanted := config.layers_to_transform) is not None:
+        if missing := set(wanted) - {blocks[name] for name in chosen if name in blocks}:
+            raise ValueError(
+                f"layers_to_transform names block {min(missing)}: the blocks with these "
+                f"targets are {sorted({blocks[name] for name in chosen if name in blocks})}"
+            )
+        chosen = {
+            name
+            for name in chosen
+            if published[name] in config.target_modules or blocks.get(name) in wanted
+        }
+    return {name: module for name, module in linear.items() if name in chosen}
 
 
 def inject_lora(model: nn.Module, config: LoRAConfig, seed: int | None = None) -> list[str]:
@@ -76,6 +89,7 @@ def inject_lora(model: nn.Module, config: LoRAConfig, seed: int | None = None) -
 
     Chapter: sft/lora.
     """  # noqa: DOC502
+    model = unwrapped(model)
     layers = target_layers(model, config)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     kind = DoRALinear if config.use_dora else LoRALinear
@@ -99,7 +113,8 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
     Chapter: sft/lora.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
+    modules = unwrapped(model).named_modules()
+    layers = {name: module for name, module in modules if isinstance(module, LoRALinear)}
     if not layers:
         raise ValueError("the model has no LoRA layer: call inject_lora or load_adapter first")
     return layers

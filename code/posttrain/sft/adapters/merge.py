@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from posttrain.core.training.wrappers import plain_name, unwrapped
 from posttrain.sft.adapters.injection import lora_layers
 from posttrain.sft.adapters.lora import LoRALinear, full_weight
 
@@ -84,6 +85,7 @@ def remove_lora(model: nn.Module) -> None:
 
     Chapter: sft/lora.
     """  # noqa: DOC502
+    model = unwrapped(model)
     for name, layer in lora_layers(model).items():
         model.set_submodule(name, layer.base)
 
@@ -106,6 +108,7 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
 
     Chapter: sft/lora.
     """  # noqa: DOC502
+    model = unwrapped(model)
     layers = lora_layers(model)
     _check_not_shared(model, layers)
     replaced: dict[str, nn.Module] = dict(layers)
@@ -122,7 +125,7 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
         state[f"{name}.weight"] = weight.detach()
         if bias is not None:
             state[f"{name}.bias"] = bias.detach()
-    return state
+    return {plain_name(name): value for name, value in state.items()}
 
 
 def _check_not_shared(model: nn.Module, layers: dict[str, LoRALinear]) -> None:

@@ -104,6 +104,8 @@ def _dense(model: GPT) -> dict[str, Tensor]:
         if hasattr(layer, "dequantize"):
             state = {k: v for k, v in state.items() if not k.startswith(f"{name}.")}
             state[f"{name}.weight"] = full_weight(layer)
+            if (bias := getattr(layer, "bias", None)) is not None:
+                state[f"{name}.bias"] = bias.detach()
     return state
 
 

@@ -17,7 +17,6 @@ from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.quantization.nf4 import bits_per_weight
 from posttrain.sft.training.model_shapes import (
     PUBLISHED_SHAPES,
-    ModelShape,
     adapted_blocks,
     adapter_parameters,
     linear_shapes,
@@ -28,7 +27,6 @@ __all__ = [
     "NF4_BITS",
     "PUBLISHED_SHAPES",
     "FineTuneMemory",
-    "ModelShape",
     "adapter_parameters",
     "finetune_memory",
     "kept_for_backward",

@@ -5,47 +5,55 @@ Chapter: sft/lora.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from posttrain.pretraining.model.accounting import parameter_count
-from posttrain.pretraining.model.config import GPTConfig
+from posttrain.pretraining.model.config import GPTConfig, RopeScaling
 from posttrain.sft.adapters.lora import LoRAConfig
 
 
-@dataclass(frozen=True)
-class ModelShape(GPTConfig):
-    """Shape of a published model: a :class:`GPTConfig`, and what our GPT does not have.
-
-    What no count depends on, such as the context, is left at the defaults.
-
-    Attributes:
-        qkv_bias: Whether queries, keys and values have biases, as in Qwen2.5.
-
-    Chapter: sft/lora.
-    """
-
-    qkv_bias: bool = False
-
-
-def _shape(
-    V: int, C: int, inner: int, L: int, H: int, H_kv: int, *, tied: bool, qkv_bias: bool = False
-) -> ModelShape:
-    return ModelShape(
-        vocab_size=V, hidden_size=C, intermediate_size=inner, num_hidden_layers=L,
+def _llama(
+    C: int, inner: int, L: int, H: int, H_kv: int, *, tied: bool = False, factor: float = 8.0
+) -> GPTConfig:
+    """Return the shape of a Llama 3.1 or 3.2; its context is stretched by ``factor``."""
+    return GPTConfig(
+        vocab_size=128_256, hidden_size=C, intermediate_size=inner, num_hidden_layers=L,
         num_attention_heads=H, num_key_value_heads=H_kv, tie_word_embeddings=tied,
-        qkv_bias=qkv_bias,
+        max_position_embeddings=131_072, rope_theta=500_000.0, rms_norm_eps=1e-5,
+        rope_scaling=RopeScaling(
+            factor, low_freq_factor=1.0, high_freq_factor=4.0,
+            original_max_position_embeddings=8192,
+        ),
     )  # fmt: skip
 
 
+def _qwen(
+    V: int, C: int, inner: int, L: int, H: int, H_kv: int, *, tied: bool = False
+) -> GPTConfig:
+    """Return the shape of a Qwen2.5."""
+    return GPTConfig(
+        vocab_size=V, hidden_size=C, intermediate_size=inner, num_hidden_layers=L,
+        num_attention_heads=H, num_key_value_heads=H_kv, tie_word_embeddings=tied,
+        max_position_embeddings=32_768, rope_theta=1_000_000.0, rms_norm_eps=1e-6,
+        qkv_bias=True,
+    )  # fmt: skip
+
+
+# As in the configurations that their makers published.
 PUBLISHED_SHAPES = {
-    "SmolLM2-135M": _shape(49_152, 576, 1536, 30, 9, 3, tied=True),
-    "Llama-3.2-1B": _shape(128_256, 2048, 8192, 16, 32, 8, tied=True),
-    "Qwen2.5-1.5B": _shape(151_936, 1536, 8960, 28, 12, 2, tied=True, qkv_bias=True),
-    "Llama-2-7B": _shape(32_000, 4096, 11_008, 32, 32, 32, tied=False),
-    "Qwen2.5-7B": _shape(152_064, 3584, 18_944, 28, 28, 4, tied=False, qkv_bias=True),
-    "Llama-3.1-8B": _shape(128_256, 4096, 14_336, 32, 32, 8, tied=False),
-    "Llama-3.1-70B": _shape(128_256, 8192, 28_672, 80, 64, 8, tied=False),
-}
+    "SmolLM2-135M": GPTConfig(
+        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192,
+        rope_theta=100_000.0,
+    ),
+    "Llama-3.2-1B": _llama(2048, 8192, 16, 32, 8, tied=True, factor=32.0),
+    "Qwen2.5-1.5B": _qwen(151_936, 1536, 8960, 28, 12, 2, tied=True),
+    "Llama-2-7B": GPTConfig(
+        vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32,
+        num_attention_heads=32, max_position_embeddings=4096, tie_word_embeddings=False,
+    ),
+    "Qwen2.5-7B": _qwen(152_064, 3584, 18_944, 28, 28, 4),
+    "Llama-3.1-8B": _llama(4096, 14_336, 32, 32, 8),
+    "Llama-3.1-70B": _llama(8192, 28_672, 80, 64, 8),
+}  # fmt: skip
 
 
 def total_parameters(config: GPTConfig) -> int:
@@ -59,9 +67,7 @@ def total_parameters(config: GPTConfig) -> int:
 
     Chapter: sft/lora.
     """
-    rows = (config.num_attention_heads + 2 * config.kv_heads) * config.channels_per_head
-    biases = config.num_hidden_layers * rows if getattr(config, "qkv_bias", False) else 0
-    return parameter_count(config).total + biases
+    return parameter_count(config).total
 
 
 def linear_shapes(config: GPTConfig) -> dict[str, tuple[int, int]]:

@@ -20,6 +20,7 @@ from posttrain.pretraining.model.attention import (
     rotary_angles,
     scaled_dot_product_attention,
 )
+from posttrain.pretraining.model.config import GPTConfig
 from posttrain.pretraining.model.gpt import GPT, Block
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.training.packing import PackedBatch, pack
@@ -63,16 +64,17 @@ class PackedLayout:
 
     Args:
         batch: The packed documents.
-        head_dim: Channels per head, ``D``.
-        rope_theta: Base of the rotary frequencies.
+        config: The model's shape.
     """
 
-    def __init__(self, batch: PackedBatch, head_dim: int, rope_theta: float) -> None:
+    def __init__(self, batch: PackedBatch, config: GPTConfig) -> None:
         self.documents, self.longest = len(batch.lengths), batch.longest
-        self.slots, self.head_dim = batch.slots, head_dim
+        self.slots, self.head_dim = batch.slots, config.channels_per_head
         device = batch.input_ids.device
         positions = torch.arange(self.longest, device=device)[None]
-        self.rotary = rotary_angles(positions, head_dim, rope_theta)
+        self.rotary = rotary_angles(
+            positions, self.head_dim, config.rope_theta, config.rope_scaling
+        )
         self.mask = causal_mask(self.longest).to(device)
 
     def to_table(self, x: Tensor) -> Tensor:
@@ -149,7 +151,7 @@ def packed_stream(model: GPT, batch: PackedBatch, last_block: int | None = None)
             f"a document of {batch.longest} tokens exceeds the model's context of "
             f"{config.max_position_embeddings}: truncate it before packing"
         )
-    layout = PackedLayout(batch, config.channels_per_head, config.rope_theta)
+    layout = PackedLayout(batch, config)
     x = model.embed_tokens(batch.input_ids) if batch.stream is None else batch.stream  # (N, C)
     for block in model.layers[batch.first_block : last_block]:
         assert isinstance(block, Block)

@@ -283,4 +283,4 @@ def model_source(name: str) -> str:
     """
     from posttrain.core.assets import MODELS, model_folder
 
-    return str(model_folder(name)) if name in MODELS else name
+    return str(model_folder(name)) if name in MODELS or Path(name).is_dir() else name
