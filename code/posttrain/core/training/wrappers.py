@@ -9,7 +9,7 @@ Chapter: sft/your_model.
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import nn
