@@ -116,7 +116,7 @@ def run_by_hand(
         shutil.copytree(best, result, dirs_exist_ok=True)
     else:
         save_adapter(model, lora, result, base_model_name=preset.model)
-    shutil.rmtree(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
     return EngineRun(
         losses=history.loss,
         seconds=history.seconds,
