@@ -60,6 +60,12 @@ def test_an_unknown_id_is_named(token: int):
         CharTokenizer("abc").decode([0, token])
 
 
+@pytest.mark.parametrize("ids", ["01", [1.9], [True], [[1]], 1, [None]], ids=repr)
+def test_what_is_no_list_of_ids_is_not_decoded(ids: object):
+    with pytest.raises(ValueError, match=r"token_ids is .*: give a flat sequence of token ids"):
+        CharTokenizer("abc").decode(ids)  # type: ignore[arg-type]
+
+
 def test_the_corpus_is_two_texts_over_one_sorted_vocabulary(monkeypatch: pytest.MonkeyPatch):
     texts = {"train": "bad cab", "validation": "deed"}
     monkeypatch.setattr(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posttrain.core import arguments
 from posttrain.core.assets import load_text
 
 
@@ -73,9 +74,9 @@ class CharTokenizer:
             One character per id.
 
         Raises:
-            ValueError: If an id is outside the vocabulary.
-        """
-        ids = [int(index) for index in token_ids]
+            ValueError: If an id is outside the vocabulary, or no whole number.
+        """  # noqa: DOC502
+        ids = arguments.token_ids(token_ids, "token_ids")
         if outside := [index for index in ids if not 0 <= index < self.vocab_size]:
             raise ValueError(
                 f"the token id {outside[0]} is outside this vocabulary of {self.vocab_size}: "
