@@ -127,6 +127,26 @@ def test_a_state_brings_back_what_follows():
 
 
 @pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (RandomWindows(TOKENS, 2, 8), "^batch_size differ from what is stored: batch_size=4$"),
+        (RandomWindows(TOKENS, 4, 9), "^context differ from what is stored: context=8$"),
+        (RandomWindows(TOKENS.flip(0), 4, 8), "^data differ from what is stored: data="),
+        (RandomWindows(TOKENS[:-1], 4, 8), "^data differ"),
+    ],
+)
+def test_a_state_of_other_batches_is_refused(other: RandomWindows, sentence: str):
+    windows = RandomWindows(TOKENS, 4, 8)
+    next(windows)
+    before = other.state_dict()["generator"]
+    with pytest.raises(ValueError, match=sentence):
+        other.load_state_dict(windows.state_dict())
+    with pytest.raises(ValueError, match="batch_size, context, data differ"):
+        other.load_state_dict({"generator": windows.state_dict()["generator"]})
+    assert torch.equal(other.state_dict()["generator"], before)
+
+
+@pytest.mark.parametrize(
     ("tokens", "batch_size", "context", "message"),
     [
         (TOKENS, 4, 101, r"shape \(101,\) and a window needs 102 tokens in a row"),
