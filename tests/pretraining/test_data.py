@@ -60,6 +60,12 @@ def test_an_unknown_id_is_named(token: int):
         CharTokenizer("abc").decode([0, token])
 
 
+@pytest.mark.parametrize("ids", ["01", [1.9], [True], [[1]], 1, [None]], ids=repr)
+def test_what_is_no_list_of_ids_is_not_decoded(ids: object):
+    with pytest.raises(ValueError, match=r"token_ids is .*: give a flat sequence of token ids"):
+        CharTokenizer("abc").decode(ids)  # type: ignore[arg-type]
+
+
 def test_the_corpus_is_two_texts_over_one_sorted_vocabulary(monkeypatch: pytest.MonkeyPatch):
     texts = {"train": "bad cab", "validation": "deed"}
     monkeypatch.setattr(
@@ -118,6 +124,26 @@ def test_a_state_brings_back_what_follows():
     next(other)
     other.load_state_dict(state)
     assert all(torch.equal(next(other).input_ids, ids) for ids in expected)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (RandomWindows(TOKENS, 2, 8), "^batch_size differ from what is stored: batch_size=4$"),
+        (RandomWindows(TOKENS, 4, 9), "^context differ from what is stored: context=8$"),
+        (RandomWindows(TOKENS.flip(0), 4, 8), "^data differ from what is stored: data="),
+        (RandomWindows(TOKENS[:-1], 4, 8), "^data differ"),
+    ],
+)
+def test_a_state_of_other_batches_is_refused(other: RandomWindows, sentence: str):
+    windows = RandomWindows(TOKENS, 4, 8)
+    next(windows)
+    before = other.state_dict()["generator"]
+    with pytest.raises(ValueError, match=sentence):
+        other.load_state_dict(windows.state_dict())
+    with pytest.raises(ValueError, match="batch_size, context, data differ"):
+        other.load_state_dict({"generator": windows.state_dict()["generator"]})
+    assert torch.equal(other.state_dict()["generator"], before)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from posttrain.core import arguments
 from posttrain.core.assets import load_text
+from posttrain.core.training.identity import require_same, tensor_digest
 
 
 class CharTokenizer:
@@ -73,9 +76,9 @@ class CharTokenizer:
             One character per id.
 
         Raises:
-            ValueError: If an id is outside the vocabulary.
-        """
-        ids = [int(index) for index in token_ids]
+            ValueError: If an id is outside the vocabulary, or no whole number.
+        """  # noqa: DOC502
+        ids = arguments.token_ids(token_ids, "token_ids")
         if outside := [index for index in ids if not 0 <= index < self.vocab_size]:
             raise ValueError(
                 f"the token id {outside[0]} is outside this vocabulary of {self.vocab_size}: "
@@ -191,20 +194,32 @@ class RandomWindows:
         return Batch(windows[:, :-1].contiguous(), windows[:, 1:].contiguous()).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the stream of starting points.
+        """Return the position in the stream of starting points, and whose it is.
 
         Returns:
-            The generator's state.
+            The generator's state; batch size, context and a hash of the text.
         """
-        return {"generator": self._generator.get_state()}
+        return {"generator": self._generator.get_state(), **self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position.
 
         Args:
             state: What :meth:`state_dict` returned.
-        """
+
+        Raises:
+            ValueError: If it belongs to batches of another size, or of another text.
+        """  # noqa: DOC502
+        require_same(state, self._identity)
         self._generator.set_state(state["generator"])
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "context": self.context,
+            "data": tensor_digest(self.tokens),
+        }
 
 
 def evaluation_windows(

@@ -54,13 +54,25 @@ class Parts:
             self.optimizer.step()
             next(self.batches)
 
-    def save(self, folder: Path, history: History | None = None) -> Path:
+    def save(
+        self,
+        folder: Path,
+        history: History | None = None,
+        identity: dict[str, Any] | None = None,
+    ) -> Path:
         history = history or History(loss=[2.0, 1.0], evaluations=[{"step": 0, "x": [1, "a"]}])
-        save_checkpoint(folder, self.model, self.optimizer, self.batches, CONFIG, history)
+        parts = self.model, self.optimizer, self.batches
+        save_checkpoint(folder, *parts, CONFIG, history, identity)
         return folder / CHECKPOINT_NAME
 
-    def load(self, folder: Path, config: TrainingConfig = CONFIG) -> History | None:
-        return load_checkpoint(folder, self.model, self.optimizer, self.batches, config)
+    def load(
+        self,
+        folder: Path,
+        config: TrainingConfig = CONFIG,
+        identity: dict[str, Any] | None = None,
+    ) -> History | None:
+        parts = self.model, self.optimizer, self.batches
+        return load_checkpoint(folder, *parts, config, identity)
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -112,20 +124,24 @@ def test_without_a_checkpoint_nothing_is_loaded(tmp_path: Path):
 def test_the_file_needs_no_pickled_code(tmp_path: Path):
     path = Parts().save(tmp_path / "made" / "on" / "the" / "way")
     state = torch.load(path, weights_only=True)
-    assert sorted(state) == ["batches", "config", "history", "model", "optimizer", "rng"]
+    assert sorted(state) == [
+        "batches", "config", "history", "identity", "model", "optimizer", "rng"
+    ]  # fmt: skip
     assert state["config"] == asdict(CONFIG)
 
 
-@pytest.mark.parametrize("what", ["history", "batches"])
+@pytest.mark.parametrize("what", ["history", "batches", "identity"])
 def test_what_could_not_be_read_back_is_refused_before_it_is_written(tmp_path: Path, what: str):
-    parts, history = Parts(), History()
+    parts, history, identity = Parts(), History(), {}
     old = parts.save(tmp_path).read_bytes()
     if what == "history":
         history.evaluations.append({"step": 0, "text": Path("x")})
+    elif what == "identity":
+        identity["folder"] = Path("x")
     else:
         parts.batches.position = np.arange(3)
     with pytest.raises(TypeError, match="cannot be kept in a checkpoint: use tensors, numbers"):
-        parts.save(tmp_path, history)
+        parts.save(tmp_path, history, identity)
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == old
 
 
@@ -226,8 +242,70 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path):
 def test_another_configuration_is_named_by_its_fields(tmp_path: Path):
     Parts().save(tmp_path)
     other = replace(CONFIG, learning_rate=0.2, seed=1)
-    with pytest.raises(ArtifactError, match=r"\(learning_rate, seed differ\): remove it to"):
+    sentence = (
+        r"another configuration \(learning_rate, seed differ\): remove it to start anew, or go "
+        r"on with the old one \(learning_rate=0.1, seed=0\)$"
+    )
+    with pytest.raises(ArtifactError, match=sentence):
         Parts().load(tmp_path, other)
+
+
+IDENTITY = {"batch_size": 8, "lora": {"r": 4, "lora_alpha": 8}, "layers": None, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("identity", "sentence"),
+    [
+        (
+            {**IDENTITY, "batch_size": 4},
+            r"\(batch_size differ\).*the old one \(batch_size=8\)$",
+        ),
+        ({**IDENTITY, "lora": {"r": 4, "lora_alpha": 16}}, r"\(lora.lora_alpha differ\)"),
+        ({**IDENTITY, "layers": 0}, r"\(layers differ\).*\(layers=None\)$"),
+        ({**IDENTITY, "rows": "x"}, r"\(rows differ\)"),
+        (
+            {"batch_size": 8},
+            r"\(layers, lora.lora_alpha, lora.r differ\)",
+        ),  # seed: the config's
+        (None, r"\(batch_size, layers, lora.lora_alpha, lora.r differ\)"),
+    ],
+)
+def test_another_run_is_named_by_what_differs(
+    tmp_path: Path, identity: dict[str, Any] | None, sentence: str
+):
+    Parts().save(tmp_path, identity=IDENTITY)
+    parts = Parts()
+    assert parts.load(tmp_path, identity=dict(IDENTITY)) is not None
+    with torch.no_grad():
+        parts.model[0].weight.fill_(7)
+    with pytest.raises(ArtifactError, match=sentence) as caught:
+        parts.load(tmp_path, identity=identity)
+    assert "\n" not in str(caught.value) and (parts.model[0].weight == 7).all()
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is_belongs_to_nobody(tmp_path: Path):
+    Parts().save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"\(batch_size differ\).*\(batch_size=None\)$"):
+        Parts().load(tmp_path, identity={"batch_size": 8})
+    path = tmp_path / CHECKPOINT_NAME
+    state = torch.load(path, weights_only=True)
+    del state["identity"]  # as earlier versions wrote them
+    torch.save(state, path)
+    with pytest.raises(ArtifactError, match="it is no checkpoint of this version of the"):
+        Parts().load(tmp_path)
+
+
+def test_a_compiled_model_takes_up_what_a_plain_one_left(tmp_path: Path):
+    saved, other = Parts(), Parts()
+    path = saved.save(tmp_path)
+    with torch.no_grad():
+        other.model[0].weight.zero_()
+    plain, other.model = other.model, torch.compile(other.model, backend="eager")
+    assert other.load(tmp_path) is not None
+    assert equal(plain.state_dict(), saved.model.state_dict())
+    other.save(tmp_path)
+    names = torch.load(path, weights_only=True)["model"]
+    assert list(names) == list(plain.state_dict())  # without _orig_mod
 
 
 def test_fields_of_another_version_are_named_too(tmp_path: Path):
@@ -253,5 +331,8 @@ def test_other_batches_are_one_clear_sentence(tmp_path: Path):
     Parts().save(tmp_path)
     parts = Parts()
     parts.batches.load_state_dict = lambda state: state["generator"]  # type: ignore[method-assign]
+    with torch.no_grad():
+        parts.model[0].weight.fill_(7)
     with pytest.raises(ArtifactError, match=r"these batches .*generator.*: remove it"):
         parts.load(tmp_path)
+    assert (parts.model[0].weight == 7).all()  # nothing was loaded

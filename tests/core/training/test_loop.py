@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -494,6 +495,85 @@ def test_a_checkpoint_of_other_settings_stops_the_run_before_it_starts(tmp_path:
         train(model, squares, Rows(4), replace(config, learning_rate=0.1, adam_beta2=0.9),
               checkpoint_folder=tmp_path)  # fmt: skip
     assert all(map(torch.equal, before, weights(model)))
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "finished"])
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"identity": {"batch_size": 8, "lora": {"r": 4, "lora_alpha": 8}}}, "lora.lora_alpha"),
+        ({"identity": {"batch_size": 4, "lora": {"r": 4, "lora_alpha": 16}}}, "batch_size"),
+        ({"identity": None}, "batch_size, lora.lora_alpha, lora.r"),
+        ({"model": "frozen weights"}, "frozen weights"),
+        ({"model": "trained parts"}, "frozen weights, trained parameters"),
+        ({"model": "type"}, "frozen weights, trained parameters"),
+        ({"model": "class"}, "model class"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_not_gone_on_with(
+    tmp_path: Path, change: dict[str, Any], names: str, stopped: bool
+):
+    """Nor does a finished one count as this run's, without a step."""
+    config = replace(CONFIG, save_steps=1)
+    identity = {"batch_size": 8, "lora": {"r": 4, "lora_alpha": 16}}
+
+    def model() -> nn.Module:
+        made = linear()
+        made[0].requires_grad_(False)
+        return made
+
+    other = model()
+    if change.get("model") == "frozen weights":
+        with torch.no_grad():
+            other[0].weight.add_(0.1)
+    elif change.get("model") == "trained parts":
+        other[0].bias.requires_grad_(True)
+    elif change.get("model") == "type":
+        other.double()
+    elif change.get("model") == "class":
+        other = type("Leaky", (nn.Sequential,), {})(*other)
+    before = weights(other)
+    batches = Interrupted(4, at=3) if stopped else Rows(4)
+    with suppress(Stop):
+        train(model(), squares, batches, config, checkpoint_folder=tmp_path, identity=identity)
+    with pytest.raises(ArtifactError, match=rf"another configuration \({names} differ\)"):
+        train(other, squares, Interrupted(4, at=0), config, checkpoint_folder=tmp_path,
+              identity=change.get("identity", identity))  # fmt: skip
+    assert all(map(torch.equal, before, weights(other)))
+    history = train(
+        model(), squares, Rows(4), config, checkpoint_folder=tmp_path, identity=identity
+    )
+    assert history.resumed_at == (3 if stopped else STEPS) and len(history.loss) == STEPS
+
+
+def test_the_number_format_that_the_machine_chooses_is_part_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = replace(CONFIG, save_steps=1, max_steps=2, bf16=None)
+    monkeypatch.setenv("POSTTRAIN_DTYPE", "float32")
+    train(linear(), squares, Rows(4), config, checkpoint_folder=tmp_path)
+    monkeypatch.setenv("POSTTRAIN_DTYPE", "bfloat16")
+    with pytest.raises(ArtifactError, match=r"\(bf16 differ\).*\(bf16=False\)"):
+        train(linear(), squares, Rows(4), config, checkpoint_folder=tmp_path)
+
+
+def test_an_identity_that_cannot_be_compared_is_refused_before_the_run(tmp_path: Path):
+    with pytest.raises(TypeError, match=r"rows is .*cannot be part of an identity"):
+        train(linear(), squares, Interrupted(4, at=0), CONFIG, checkpoint_folder=tmp_path,
+              identity={"rows": Rows(4)})  # fmt: skip
+
+
+def test_an_evaluation_that_fails_leaves_every_part_in_its_mode():
+    model = linear()
+    model[1].eval()
+
+    def fails(current: nn.Module, step: int) -> dict[str, Any]:
+        assert not any(module.training for module in current.modules())
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(model, squares, Rows(4), CONFIG, evaluate=fails)
+    assert [module.training for module in model.modules()] == [True, True, False, True]
 
 
 def test_an_unwritable_evaluation_is_named_at_the_first_checkpoint(tmp_path: Path):

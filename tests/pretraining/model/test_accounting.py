@@ -1,5 +1,8 @@
 """pretraining.model.accounting: formulas against real models and counted operations."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -108,3 +111,26 @@ def test_memory_of_a_step_is_predicted(name: str, T: int, bf16: bool) -> None:
     assert predicted.gradients == predicted.weights == gradients
     assert predicted.optimizer == 2 * gradients
     assert predicted.total == 4 * gradients + predicted.activations
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"batch_size": -2, "T": -8}, "batch_size is -2: give a whole number from 1 up"),
+        ({"batch_size": 0}, "batch_size is 0: give"),
+        ({"T": 0}, "T is 0: give"),
+        ({"T": 8.0}, "T is 8.0: give a whole number"),
+        ({"bytes_each": -4}, "bytes_each is -4: give 4 or 2"),
+    ],
+)
+def test_a_step_needs_sequences_and_tokens(given: dict[str, Any], sentence: str) -> None:
+    config = GPTConfig(vocab_size=8, hidden_size=8, num_attention_heads=2)
+    with pytest.raises(ValueError, match=sentence):
+        training_memory(config, **{"batch_size": 2, "T": 8, **given})
+
+
+@pytest.mark.parametrize("count", [forward_flops, training_flops])
+def test_operations_need_tokens(count: Callable[[GPTConfig, int], int]) -> None:
+    config = GPTConfig(vocab_size=8, hidden_size=8, num_attention_heads=2)
+    with pytest.raises(ValueError, match="T is -1: give a whole number from 1 up"):
+        count(config, -1)

@@ -22,11 +22,14 @@ def test_gpt_has_it_too() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab_size": 0}, "vocab_size is 0: give at least 1"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: give at least 1"),
-        ({"num_key_value_heads": 0}, "num_key_value_heads is 0: give at least 1"),
-        ({"num_key_value_heads": -1}, "num_key_value_heads is -1: give at least 1"),
-        ({"head_dim": 0}, "head_dim is 0: give at least 1"),
+        ({"vocab_size": 0}, "vocab_size is 0: give a whole number from 1 up"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: give a whole number from 1 up"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0: give a whole number from 1 up"),
+        (
+            {"num_key_value_heads": -1},
+            "num_key_value_heads is -1: give a whole number from 1 up",
+        ),
+        ({"head_dim": 0}, "head_dim is 0: give a whole number from 1 up"),
         ({"num_attention_heads": 3}, "hidden_size 128 does not split over 3 heads"),
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3 key/value heads evenly"),
         ({"head_dim": 7}, "7 channels per head: rotary positions turn pairs"),

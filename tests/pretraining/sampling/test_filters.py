@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -155,13 +156,18 @@ def test_logits_that_are_no_numbers_are_refused(temperature: float, value: float
     [
         ({"temperature": -1.0}, r"temperature is -1.0: give 0 \(greedy\) or more"),
         ({"temperature": math.nan}, "temperature is nan"),
-        ({"top_k": -1}, r"top_k is -1: give 0 \(all tokens\) or more"),
+        ({"top_k": -1}, "top_k is -1: give a whole number from 0 up"),
         ({"top_p": 0.0}, "top_p is 0.0: give more than 0 and at most 1"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"top_p": math.nan}, "top_p is nan"),
         ({"min_p": -0.1}, "min_p is -0.1: give between 0 and 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0: give at least 1"),
-        ({"num_generations": 0}, "num_generations is 0: give at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0: give a whole number from 1 up"),
+        ({"num_generations": 0}, "num_generations is 0: give a whole number from 1 up"),
+        ({"num_generations": True}, "num_generations is True: give a whole number"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens is 1.5: give a whole number"),
+        ({"temperature": "1"}, "temperature is '1': give a number"),
+        ({"top_p": True}, "top_p is True: give a number"),
+        ({"min_p": None}, "min_p is None: give a number"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, float], message: str) -> None:
@@ -174,7 +180,28 @@ def test_top_k_of_nothing_is_refused() -> None:
         keep_top_k(HALVES, 0)
 
 
-@pytest.mark.parametrize("stop", [2, "</s>"])
-def test_a_single_stop_token_is_refused(stop: object) -> None:
-    with pytest.raises(TypeError, match=r"stop_token_ids is .*: give a sequence of token ids"):
-        SamplingParams(stop_token_ids=stop)
+@pytest.mark.parametrize(
+    "stop", [2, "</s>", None, [None], [[1, 2]], [2, [3]], ["</s>"], [True], [2.0],
+             torch.tensor([[1, 2]]), torch.tensor(2)], ids=repr,
+)  # fmt: skip
+def test_what_is_no_flat_sequence_of_stop_tokens_is_refused(stop: object) -> None:
+    """A nested list would stop at some of its tokens, or at none."""
+    sentence = "stop_token_ids is .*: give a flat sequence of token ids, such as"
+    with pytest.raises(ValueError, match=sentence):
+        SamplingParams(stop_token_ids=stop)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [[7, 2], (7, 2), torch.tensor([7, 2]), np.array([7, 2]), [np.int64(7), torch.tensor(2)]],
+    ids=lambda stop: type(stop).__name__,
+)  # fmt: skip
+def test_stop_tokens_are_kept_as_plain_numbers(stop: object) -> None:
+    params = SamplingParams(stop_token_ids=stop)  # type: ignore[arg-type]
+    assert params.stop_token_ids == (7, 2)
+    assert params == SamplingParams(stop_token_ids=(7, 2)) and hash(params)
+
+
+def test_a_stop_token_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="stop_token_ids holds -1: token ids count from 0"):
+        SamplingParams(stop_token_ids=[3, -1])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
@@ -202,8 +202,10 @@ def test_prompts_without_a_token_are_refused(prompts: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompts", [[1, 2, 3], "text", ["text"], [[1.5]], [[[1]]], None, torch.tensor([1, 2]), 7]
-)
+    "prompts",
+    [[1, 2, 3], "text", ["text"], [[1.5]], [[[1]]], None, torch.tensor([1, 2]), 7,
+                [[True]], [[None]], [torch.tensor([[1]])]],
+)  # fmt: skip
 def test_prompts_that_are_no_lists_of_ids_are_refused(model: GPT, prompts: object) -> None:
     with pytest.raises(ValueError, match="prompts must be lists of token ids, such as"):
         generate(model, prompts)
@@ -254,3 +256,66 @@ def test_a_shared_prefix_is_read_as_though_it_stood_in_every_prompt(
 def test_a_prefix_counts_against_the_context(model: GPT) -> None:
     with pytest.raises(ValueError, match="a prompt of 25 tokens and 16 new ones exceed"):
         generate(model, PROMPTS, SamplingParams(max_new_tokens=16), prefix=[1] * 20)
+
+
+@pytest.mark.parametrize("prefix", ["ab", [[1, 2]], [None], 3, [1.0]], ids=repr)
+def test_a_prefix_that_is_no_list_of_ids_is_refused(model: GPT, prefix: object) -> None:
+    with pytest.raises(ValueError, match=r"prefix is .*: give a flat sequence of token ids"):
+        generate(model, PROMPTS, prefix=prefix)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_stop_token_that_the_model_does_not_know_is_refused(model: GPT, packed: bool) -> None:
+    params = SamplingParams(max_new_tokens=2, stop_token_ids=(12, 13))
+    sentence = "stop_token_ids holds 13 and this model knows 0 to 12, so that token would never"
+    with pytest.raises(ValueError, match=sentence):
+        generate(PackedGPT(model) if packed else model, PROMPTS, params)
+
+
+# --- the mode that the model was left in ---
+
+
+class Dropping(nn.Module):
+    """A layer whose output is dropped in training, half of it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.dropout = layer, nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.layer(x))
+
+
+@pytest.fixture
+def dropping(model: GPT) -> GPT:
+    copy = GPT(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.layers[0].mlp = Dropping(copy.layers[0].mlp)
+    return copy.train()
+
+
+def test_dropout_does_not_change_what_is_drawn(model: GPT, dropping: GPT) -> None:
+    with torch.no_grad():  # in training mode two passes differ
+        ids = torch.tensor([[5, 7, 9]])
+        assert not torch.equal(dropping(ids), dropping(ids))
+    greedy = SamplingParams(temperature=0, max_new_tokens=16)
+    expected = generate(model, PROMPTS, greedy).to_lists()
+    state = torch.get_rng_state()
+    first, second = (generate(dropping, PROMPTS, greedy).to_lists() for _ in range(2))
+    assert first == second == expected
+    assert generate(model=dropping, prompts=PROMPTS, params=greedy).to_lists() == expected
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_part_is_put_back_into_its_mode(dropping: GPT) -> None:
+    dropping.layers[1].eval()
+    modes = {name: module.training for name, module in dropping.named_modules()}
+    assert set(modes.values()) == {True, False}
+    generate(dropping, PROMPTS, SamplingParams(max_new_tokens=2))
+    assert {name: module.training for name, module in dropping.named_modules()} == modes
+    with pytest.raises(ValueError, match="exceed the model's context"):
+        generate(dropping, PROMPTS, SamplingParams(max_new_tokens=100))
+    dropping.norm.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="the logits hold NaN"):
+        generate(dropping, PROMPTS, SamplingParams(max_new_tokens=2))
+    assert {name: module.training for name, module in dropping.named_modules()} == modes

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from posttrain.pretraining.data import CharTokenizer
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
@@ -49,6 +50,18 @@ def test_the_prompt_is_read_and_left_out(prompt: str):
         ids.append(int(token))
         greedy += TOKENIZER.decode([int(token)])
     assert texts == [greedy]
+
+
+def test_dropout_does_not_change_a_text():
+    greedy = SamplingParams(temperature=0)
+    model, dropping = tiny(), tiny()
+    dropping.layers[0].mlp = nn.Sequential(dropping.layers[0].mlp, nn.Dropout(0.5))
+    dropping.train()
+    first, second = (
+        write_text(dropping, TOKENIZER, length=30, params=greedy) for _ in range(2)
+    )
+    assert first == second == write_text(model, TOKENIZER, length=30, params=greedy)
+    assert all(module.training for module in dropping.modules())
 
 
 def test_the_seed_decides_and_nothing_else():

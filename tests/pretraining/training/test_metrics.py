@@ -49,6 +49,27 @@ def test_the_summed_loss_is_the_sum_over_the_tokens(model: GPT, tokens: torch.Te
     torch.testing.assert_close(loss, expected)
 
 
+class Dropping(nn.Module):
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model, self.dropout = model, nn.Dropout(0.5)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.model(input_ids))
+
+
+def test_dropout_does_not_change_a_held_out_loss(model: GPT, tokens: torch.Tensor):
+    expected, dropping = held_out_losses(model, tokens, 8), Dropping(model).train()
+    assert not torch.equal(dropping(tokens[None, :8]), dropping(tokens[None, :8]))
+    state = torch.get_rng_state()
+    assert torch.equal(held_out_losses(dropping, tokens, 8), expected)
+    assert dropping.training and dropping.dropout.training and model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match="the text has the shape"):
+        held_out_losses(dropping, tokens, 1000)
+    assert dropping.dropout.training
+
+
 def plain_losses(model: GPT, tokens: torch.Tensor, context: int) -> list[float]:
     losses = []
     for start in range(0, len(tokens) - context, context):
@@ -121,6 +142,11 @@ def test_a_word_is_counted_as_often_as_it_is_written():
 def test_texts_without_a_whole_word_are_refused(texts: list[str]):
     with pytest.raises(ValueError, match="no whole word of 3 letters or more"):
         word_share(texts, {"king"})
+
+
+def test_a_single_text_is_no_list_of_texts():
+    with pytest.raises(ValueError, match=r"texts is 'the king.*: give a sequence of texts"):
+        word_share("the king said", {"king"})
 
 
 # --- curves ---

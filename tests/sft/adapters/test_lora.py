@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -135,3 +136,19 @@ def test_a_weight_that_cannot_be_unpacked_is_refused() -> None:
     packed.weight = nn.Parameter(torch.zeros(8, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(TypeError, match="a Linear holds no floating-point weight and has no"):
         full_weight(packed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("r", True), ("r", 2.0), ("lora_alpha", True), ("lora_dropout", False),
+     ("layers_to_transform", (0, True))],
+)  # fmt: skip
+def test_a_truth_value_is_no_number(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} is "):
+        LoRAConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_numpys_numbers_become_plain_ones() -> None:
+    config = LoRAConfig(r=np.int64(4), layers_to_transform=[np.int64(1), 3])  # type: ignore[arg-type]
+    assert type(config.r) is int and config.layers_to_transform == (1, 3)
+    assert {type(block) for block in config.layers_to_transform or ()} == {int}

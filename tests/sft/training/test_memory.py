@@ -233,9 +233,16 @@ def test_kept_for_backward_by_hand() -> None:
         ("qlora", {}, "method 'qlora' with lora=None: .*the others need one"),
         ("full", {"weight_bytes": 1}, r"are \(1, 4\): give 4 and 4, 4 and 2, or 2 and 2"),
         ("full", {"weight_bytes": 2}, r"weight_bytes and activation_bytes are \(2, 4\)"),
-        ("full", {"T": 0}, "batch_size x T = 0: give at least one token"),
-        ("full", {"trained_tokens": 257}, "257 trained tokens of batch_size x T = 256"),
-        ("full", {"trained_tokens": -1}, "-1 trained tokens"),
+        ("full", {"T": 0}, "T is 0: give a whole number from 1 up"),
+        ("full", {"T": -2}, "T is -2: give a whole number from 1 up"),
+        ("full", {"T": 64.0}, "T is 64.0: give a whole number"),
+        ("full", {"batch_size": 0}, "batch_size is 0: give a whole number from 1 up"),
+        ("full", {"batch_size": -2}, "batch_size is -2: give a whole number from 1 up"),
+        ("full", {"batch_size": -2, "T": -64}, "batch_size is -2: give"),  # a product above 0
+        ("full", {"batch_size": True}, "batch_size is True: give a whole number"),
+        ("full", {"batch_size": "4"}, "batch_size is '4': give a whole number"),
+        ("full", {"trained_tokens": 257}, "trained_tokens is 257 and batch_size x T = 256"),
+        ("full", {"trained_tokens": -1}, "trained_tokens is -1: give a whole number from 0"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -266,3 +273,10 @@ def test_a_7b_model_needs_24_gb_in_16_bits_and_16_in_4() -> None:
 def test_a_70b_model_fits_80_gb_in_4_bits_only() -> None:
     sizes = [on_a_card("Llama-3.1-70B", method) for method in ("qlora", "lora")]
     assert sizes[0] < 80 < sizes[1]
+
+
+def test_what_one_token_keeps_needs_a_token() -> None:
+    with pytest.raises(ValueError, match="T is -1: give a whole number from 1 up"):
+        kept_per_token(TINY, None, -1)
+    with pytest.raises(ValueError, match=r"weight_bytes and activation_bytes are \(2, 4\)"):
+        kept_per_token(TINY, None, 8, weight_bytes=2)

@@ -5,7 +5,13 @@ import torch
 
 from posttrain.sft.chat.masking import IGNORE_INDEX
 from posttrain.sft.chat.template import EncodedChat
-from posttrain.sft.training.packing import PackedBatch, PackedBatches, by_length, pack
+from posttrain.sft.training.packing import (
+    PackedBatch,
+    PackedBatches,
+    by_length,
+    examples_digest,
+    pack,
+)
 
 A = EncodedChat([10, 11, 12, 13], [0, 0, 1, 1])
 B = EncodedChat([20, 21], [0, 1])
@@ -134,7 +140,36 @@ def test_a_resumed_run_sees_what_follows() -> None:
     other = PackedBatches(examples(10), 3, seed=5)
     other.load_state_dict(state)
     assert [first_tokens(next(other)) for _ in range(6)] == expected
-    assert iter(other) is other and state == {"step": 4}
+    assert iter(other) is other and state["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (PackedBatches(examples(10), 2, seed=5), "^batch_size differ .*: batch_size=3$"),
+        (PackedBatches(examples(10), 3, seed=6), "^seed differ .*: seed=5$"),
+        (PackedBatches(examples(10), 3, seed=None), "^seed differ"),
+        (PackedBatches(examples(9), 3, seed=5), "^data differ"),
+        (PackedBatches(examples(10)[::-1], 3, seed=5), "^data differ"),
+    ],
+)
+def test_a_state_of_other_batches_is_refused(other: PackedBatches, sentence: str) -> None:
+    batches = PackedBatches(examples(10), 3, seed=5)
+    next(batches)
+    with pytest.raises(ValueError, match=sentence):
+        other.load_state_dict(batches.state_dict())
+    with pytest.raises(ValueError, match=r"batch_size, .*differ from what is stored"):
+        other.load_state_dict({"step": 1})
+    assert other.step == 0
+
+
+def test_the_digest_is_that_of_tokens_masks_and_order() -> None:
+    one = EncodedChat([1, 2, 3], [0, 1, 1])
+    others = [[EncodedChat([1, 2, 3], [0, 0, 1])], [EncodedChat([1, 2, 4], [0, 1, 1])], [],
+              [EncodedChat([1, 2], [0, 1]), EncodedChat([3], [1])], [one, one]]  # fmt: skip
+    assert examples_digest([one]) == examples_digest([EncodedChat([1, 2, 3], [0, 1, 1])])
+    assert len({examples_digest(x) for x in [[one], *others]}) == 6
+    assert examples_digest([A, B]) != examples_digest([B, A])
 
 
 def test_each_example_brings_its_own_stream() -> None:
@@ -148,10 +183,13 @@ def test_each_example_brings_its_own_stream() -> None:
         PackedBatches(rows, 4, streams=streams[:5], first_block=1)
 
 
-@pytest.mark.parametrize("size", [0, 4, -1])
-def test_a_batch_that_cannot_be_filled_is_refused(size: int) -> None:
-    sentence = f"batch_size is {size}: give 1 to the number of examples, 3"
-    with pytest.raises(ValueError, match=sentence):
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [(4, "4: give 1 to the number of examples, 3"), (0, "0: give a whole number from 1 up"),
+     (-1, "-1: give a whole"), (True, "True: give a whole"), (2.0, "2.0: give a whole")],
+)  # fmt: skip
+def test_a_batch_that_cannot_be_filled_is_refused(size: int, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"batch_size is {sentence}"):
         PackedBatches([A, B, C], size)
 
 

@@ -9,6 +9,7 @@ import io
 import pickle
 import random
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +20,9 @@ from torch import nn
 
 from posttrain.core.errors import ArtifactError
 from posttrain.core.storage.files import atomic_path
+from posttrain.core.training.identity import differences, stored_values
 from posttrain.core.training.optimization import TrainingConfig
+from posttrain.core.training.wrappers import unwrapped
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -33,11 +36,11 @@ class BatchSource(Protocol[BatchT_co]):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, as tensors and plain values."""
+        """Return the position and whose it is, as tensors and plain values."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position."""
+        """Go to a position; raise a ValueError where it belongs to other batches."""
         ...
 
 
@@ -106,6 +109,7 @@ def save_checkpoint(
     batches: BatchSource[Any],
     config: TrainingConfig,
     history: History,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Write all that the next step depends on, under a temporary name, then rename.
 
@@ -118,24 +122,29 @@ def save_checkpoint(
         batches: Its position in the data.
         config: Stored, so that another configuration is not resumed by mistake.
         history: The steps so far; their number is the step.
+        identity: What else decides the result, in plain values; see
+            :func:`posttrain.core.training.identity.run_identity`. Stored likewise.
 
     Raises:
-        TypeError: If the position or the history holds more than tensors and plain values.
+        TypeError: If the position, the history or the identity holds more than tensors and
+            plain values.
 
     Chapter: pretraining/training_dynamics.
     """
     state = {
-        "model": model.state_dict(),
+        "model": unwrapped(model).state_dict(),
         "optimizer": optimizer.state_dict(),
         "batches": batches.state_dict(),
         "rng": random_state(),
         "config": asdict(config),
+        "identity": dict(identity or {}),
         "history": asdict(history),
     }
-    if not _can_be_read_back({"batches": state["batches"], "history": state["history"]}):
+    told = {name: state[name] for name in ("batches", "identity", "history")}
+    if not _can_be_read_back(told):
         raise TypeError(
-            "the batches' state_dict or what evaluate returned cannot be kept in a checkpoint: "
-            "use tensors, numbers, strings, lists, tuples and dicts only"
+            "the batches' state_dict, the identity or what evaluate returned cannot be kept in "
+            "a checkpoint: use tensors, numbers, strings, lists, tuples and dicts only"
         )
     with atomic_path(folder / CHECKPOINT_NAME) as temporary:
         torch.save(state, temporary)
@@ -147,6 +156,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     batches: BatchSource[Any],
     config: TrainingConfig,
+    identity: Mapping[str, Any] | None = None,
 ) -> History | None:
     """Put everything back as :func:`save_checkpoint` found it.
 
@@ -156,13 +166,14 @@ def load_checkpoint(
         optimizer: Gets the moments.
         batches: Gets the position in the data.
         config: Must equal the stored one.
+        identity: Likewise.
 
     Returns:
         The steps so far, or ``None`` where the folder has no checkpoint.
 
     Raises:
         ArtifactError: If the checkpoint is damaged, or was made with another configuration,
-            model or kind of batches.
+            identity or model, or of other batches.
 
     Chapter: pretraining/training_dynamics.
     """
@@ -172,18 +183,16 @@ def load_checkpoint(
     if not path.is_file():
         return None
     state = _read(path)
-    ours = asdict(config)
-    if state["config"] != ours:
-        names = sorted(ours.keys() | state["config"].keys())
-        changed = [name for name in names if state["config"].get(name) != ours.get(name)]
+    stored, ours = state["config"] | state["identity"], asdict(config) | dict(identity or {})
+    if found := differences(stored, ours):
         raise ArtifactError(
-            f"{path} was made with another configuration ({', '.join(changed)} differ): "
-            "remove it to start anew, or go on with the old one"
+            f"{path} was made with another configuration ({found}): remove it to start anew, "
+            f"or go on with the old one ({stored_values(stored, ours)})"
         )
     try:
-        model.load_state_dict(state["model"])
+        batches.load_state_dict(state["batches"])  # first: it refuses what is another run's
+        unwrapped(model).load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        batches.load_state_dict(state["batches"])
         set_random_state(state["rng"])
         return History(**state["history"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -195,14 +204,14 @@ def load_checkpoint(
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a checkpoint; torch checks its structure, and the zip's sums are its content's."""
-    parts = {"model", "optimizer", "batches", "rng", "config", "history"}
+    parts = {"model", "optimizer", "batches", "rng", "config", "identity", "history"}
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or set(state) != parts:
-            raise ValueError("it is no checkpoint of this package")
+            raise ValueError("it is no checkpoint of this version of the package")
     except (PermissionError, MemoryError):
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ from posttrain.core.training.checkpoints import (
     save_checkpoint,
     set_random_state,
 )
+from posttrain.core.training.identity import run_identity
+from posttrain.core.training.modes import evaluation_mode
 from posttrain.core.training.optimization import (
     TrainingConfig,
     build_optimizer,
@@ -97,11 +99,13 @@ def train(
     description: str = "training",
     history: History | None = None,
     on_step: Callable[[int, History], None] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> History:
     """Train a model in place.
 
-    Where ``checkpoint_folder`` holds a checkpoint of the same configuration, the run goes on
-    from there. An interruption costs at most ``save_steps`` steps.
+    Where ``checkpoint_folder`` holds a checkpoint of the same run, this one goes on from there.
+    An interruption costs at most ``save_steps`` steps. The same run has the same configuration,
+    the same frozen weights, batches that say so of themselves, and the same ``identity``.
 
     Args:
         model: The model; its trainable parameters change.
@@ -117,17 +121,21 @@ def train(
             stops the run.
         on_step: Called as ``on_step(step, history)`` after each step, before a checkpoint is
             written and before an evaluation; it shows the run, in place of the progress bar.
+        identity: What else decides the result, by name, such as the adapter's configuration or
+            a hash of the data: plain values, or dataclasses of them.
 
     Returns:
         What happened: ``history`` where it was given.
 
     Raises:
         TrainingDiverged: If the guard stops the run.
-        ArtifactError: If the checkpoint is damaged or was made with another configuration.
-        TypeError: If a checkpoint cannot hold what ``evaluate`` or the batches return.
+        ArtifactError: If the checkpoint is damaged or of another run.
+        TypeError: If a checkpoint cannot hold what ``evaluate`` or the batches return, or the
+            identity.
 
     Chapter: pretraining/training_dynamics.
     """  # noqa: DOC502
+    identity = run_identity(model, config, identity) if checkpoint_folder else None
     torch.manual_seed(config.seed)
     random.seed(config.seed)
     np.random.seed(config.seed)
@@ -135,7 +143,7 @@ def train(
     model.zero_grad(set_to_none=True)  # of an interrupted step, or of the caller's own
     stored = None
     if checkpoint_folder is not None:
-        stored = load_checkpoint(checkpoint_folder, model, optimizer, batches, config)
+        stored = load_checkpoint(checkpoint_folder, model, optimizer, batches, config, identity)
     history = History() if history is None else history
     vars(history).update(vars(stored or History()))
     history.resumed_at = first = len(history.loss)
@@ -166,7 +174,9 @@ def train(
             ):
                 _evaluate(model, done, evaluate, history)
             if checkpoint_folder and config.save_steps and done % config.save_steps == 0:
-                save_checkpoint(checkpoint_folder, model, optimizer, batches, config, history)
+                save_checkpoint(
+                    checkpoint_folder, model, optimizer, batches, config, history, identity
+                )
             if step % 10 == 0:
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
@@ -210,11 +220,9 @@ def _evaluate(
     """Add a row; the run goes on as though nothing had been evaluated."""
     if evaluate is None:
         return
-    was_training, before = model.training, random_state()
-    model.eval()
-    with torch.no_grad():
+    before = random_state()
+    with torch.no_grad(), evaluation_mode(model):
         row = evaluate(model, step)
-    model.train(was_training)
     set_random_state(before)
     plain = {k: v.item() if getattr(v, "ndim", None) == 0 else v for k, v in row.items()}
     history.evaluations.append({"step": step, **plain})

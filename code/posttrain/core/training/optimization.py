@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import nn
 
+from posttrain.core.arguments import whole_number
 from posttrain.core.machine import preferred_dtype
 
 _WHOLE = {
@@ -79,16 +80,17 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Refuse settings that no run can have, and make NumPy's numbers plain."""
         for name, lowest in _WHOLE.items():
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < lowest:
-                raise ValueError(f"{name} is {value!r}: give a whole number from {lowest} up")
-            object.__setattr__(self, name, int(value))
+            number = whole_number(getattr(self, name), name, lowest)
+            object.__setattr__(self, name, number)
         for name, (accepts, accepted) in _REAL.items():
             value = getattr(self, name)
-            number = float(value) if isinstance(value, Real) else math.nan
-            if not math.isfinite(number) or not accepts(number):
+            given = isinstance(value, Real) and not isinstance(value, bool)
+            real = float(value) if given else math.nan
+            if not math.isfinite(real) or not accepts(real):
                 raise ValueError(f"{name} is {value!r}: give a number {accepted}")
-            object.__setattr__(self, name, number)
+            object.__setattr__(self, name, real)
+        if self.bf16 not in (None, True, False):
+            raise ValueError(f"bf16 is {self.bf16!r}: give True, False or None")
         if self.warmup_steps > self.max_steps:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}: give 0 to max_steps ({self.max_steps})"

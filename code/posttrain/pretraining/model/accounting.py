@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from posttrain.core.arguments import whole_number
 from posttrain.pretraining.model.gpt import GPTConfig
 
 
@@ -77,8 +78,12 @@ def forward_flops(config: GPTConfig, T: int) -> int:
     Returns:
         Floating-point operations.
 
+    Raises:
+        ValueError: If there is no token.
+
     Chapter: pretraining/gpt.
-    """
+    """  # noqa: DOC502
+    T = whole_number(T, "T", 1)
     count = parameter_count(config)
     in_products = count.attention + count.feed_forward + config.vocab_size * config.hidden_size
     channels = config.num_attention_heads * config.channels_per_head
@@ -147,8 +152,14 @@ def training_memory(
     Returns:
         The prediction, in bytes.
 
+    Raises:
+        ValueError: If there is no sequence or no token, or an activation has another size.
+
     Chapter: pretraining/gpt.
     """
+    batch_size, T = whole_number(batch_size, "batch_size", 1), whole_number(T, "T", 1)
+    if bytes_each not in (2, 4):
+        raise ValueError(f"bytes_each is {bytes_each!r}: give 4 or 2")
     count = parameter_count(config)
     parameters, C, H = count.total, config.hidden_size, config.num_attention_heads
     gated, cast = config.mlp == "swiglu", bytes_each < 4

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from posttrain.core.arguments import whole_number
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -97,8 +99,9 @@ class GPTConfig:
                      "num_attention_heads", "num_key_value_heads", "head_dim",
                      "max_position_embeddings"):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: give at least 1")
+            if value is None and name in ("num_key_value_heads", "head_dim"):
+                continue
+            object.__setattr__(self, name, whole_number(value, name, 1))
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} does not split over "

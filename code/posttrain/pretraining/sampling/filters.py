@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+from posttrain.core.arguments import token_ids, whole_number
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class SamplingParams:
         min_p: Keep tokens at least this share as likely as the likeliest; 0 keeps all.
         max_new_tokens: Longest completion, in tokens.
         num_generations: Completions per prompt.
-        stop_token_ids: Tokens that end a completion, a sequence even where it is only one; the
-            stop token is part of the completion.
+        stop_token_ids: Tokens that end a completion, a flat sequence even where it is only one;
+            the stop token is part of the completion. Kept as a tuple.
 
     Chapter: pretraining/sampling.
     """
@@ -44,21 +47,25 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Refuse values that no distribution can have."""
+        for name in ("temperature", "top_p", "min_p"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"{name} is {value!r}: give a number")
         checks = (
             ("temperature", self.temperature >= 0, "0 (greedy) or more"),
-            ("top_k", self.top_k >= 0, "0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("num_generations", self.num_generations >= 1, "at least 1"),
         )
         for name, valid, accepted in checks:
             if not valid:
                 raise ValueError(f"{name} is {getattr(self, name)}: give {accepted}")
-        if isinstance(self.stop_token_ids, int | str):
-            raise TypeError(
-                f"stop_token_ids is {self.stop_token_ids!r}: give a sequence of token ids"
-            )
+        for name, lowest in (("top_k", 0), ("max_new_tokens", 1), ("num_generations", 1)):
+            number = whole_number(getattr(self, name), name, lowest)
+            object.__setattr__(self, name, number)
+        stops = tuple(token_ids(self.stop_token_ids, "stop_token_ids"))
+        if stops and min(stops) < 0:
+            raise ValueError(f"stop_token_ids holds {min(stops)}: token ids count from 0")
+        object.__setattr__(self, "stop_token_ids", stops)
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from posttrain.core.arguments import shortened, token_ids
 from posttrain.core.seeds import base_seed
+from posttrain.core.training.modes import in_evaluation_mode
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.model.kv_cache import KVCache
 from posttrain.pretraining.sampling.decoding import PackedGPT
@@ -74,23 +75,24 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tenso
     Chapter: pretraining/sampling.
     """
     try:
-        rows = [[index(token) for token in prompt] for prompt in prompts]
-    except TypeError:
+        rows = [token_ids(prompt, "a prompt") for prompt in prompts]
+    except (TypeError, ValueError):
         raise ValueError(
-            "prompts must be lists of token ids, such as [[5, 2], [7]]: encode a text first, "
-            "and put a single prompt into a list"
+            f"prompts is {shortened(prompts)}: prompts must be lists of token ids, such as "
+            "[[5, 2], [7]]; encode a text first, and put a single prompt into a list"
         ) from None
     if not rows or not all(rows):
         raise ValueError(
             "every prompt needs at least one token: give a start token to an empty one"
         )
     longest = max(map(len, rows))
-    token_ids = [[pad_token_id] * (longest - len(row)) + row for row in rows]
+    padded = [[pad_token_id] * (longest - len(row)) + row for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(token_ids), torch.tensor(mask)
+    return torch.tensor(padded), torch.tensor(mask)
 
 
 @torch.no_grad()  # inference_mode would make tensors that no later loss may use
+@in_evaluation_mode
 def generate(
     model: GPT | PackedGPT,
     prompts: Sequence[Sequence[int]],
@@ -108,6 +110,8 @@ def generate(
     at a time. Each row has random numbers of its own, so what it draws does not depend on when
     the others stop.
 
+    The model is put into evaluation mode for this time, so that no dropout changes the draws.
+
     Args:
         model: The model, or its packed copy for speed.
         prompts: Token ids, ``P`` lists of any lengths.
@@ -122,22 +126,30 @@ def generate(
 
     Raises:
         ValueError: If a prompt is empty or no list of the model's token ids, if prompt and
-            completion exceed the model's context, or if the model's logits hold NaN.
+            completion exceed the model's context, if a stop token is none of the model's, or if
+            the model's logits hold NaN.
 
     Chapter: pretraining/sampling.
-    """
+    """  # noqa: DOC502
     params = params or SamplingParams()
     seed = base_seed() if seed is None else seed
+    start = token_ids(prefix, "prefix")
     input_ids, mask = pad_left(prompts, pad_token_id)
     device = model.device
-    T, T_new = len(prefix) + input_ids.shape[1], params.max_new_tokens
+    T, T_new = len(start) + input_ids.shape[1], params.max_new_tokens
+    vocab_size = model.config.vocab_size
+    if (last := max(params.stop_token_ids, default=0)) >= vocab_size:
+        raise ValueError(
+            f"stop_token_ids holds {last} and this model knows 0 to {vocab_size - 1}, so that "
+            "token would never come: take the tokenizer that the model was trained with"
+        )
     if T + T_new > model.config.max_position_embeddings + 1:
         raise ValueError(
             f"a prompt of {T} tokens and {T_new} new ones exceed the model's context of "
             f"{model.config.max_position_embeddings}: shorten one of them"
         )
-    cache = _cache_of(model, list(prefix), len(prompts), T + T_new)
-    before, after = (mask.new_ones(len(prompts), n) for n in (len(prefix), T_new))
+    cache = _cache_of(model, start, len(prompts), T + T_new)
+    before, after = (mask.new_ones(len(prompts), n) for n in (len(start), T_new))
     mask = torch.cat((before, mask, after), dim=1).to(device)
     logits = model(input_ids.to(device), mask[:, :T], cache, logits_to_keep=1)[:, -1]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from posttrain.core.training.modes import in_evaluation_mode
 from posttrain.pretraining.data import Batch, RandomWindows
 from posttrain.pretraining.model.gpt import GPT
 
@@ -44,6 +45,7 @@ class LeakyGPT(GPT):
         return torch.ones(T, S, dtype=torch.bool).tril(diagonal=S - T + 1)
 
 
+@in_evaluation_mode
 def future_leak(model: GPT, context: int = 16, seed: int = 0) -> float:
     """Change the last token of a text and see whether earlier predictions move.
 

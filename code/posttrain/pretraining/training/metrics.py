@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from posttrain.core.arguments import names
 from posttrain.core.stats import Estimate, wilson_interval
+from posttrain.core.training.modes import in_evaluation_mode
 from posttrain.pretraining.data import Batch, evaluation_windows
 from posttrain.pretraining.model.gpt import next_token_loss
 
@@ -35,6 +37,7 @@ def summed_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
 
 
 @torch.no_grad()
+@in_evaluation_mode
 def held_out_losses(
     model: nn.Module,
     tokens: Tensor,
@@ -45,6 +48,8 @@ def held_out_losses(
     bf16: bool = False,
 ) -> Tensor:
     """Measure the loss of each window of a text, or of a sample spread evenly over it.
+
+    The model is put into evaluation mode for this time.
 
     Args:
         model: The model.
@@ -101,12 +106,12 @@ def word_share(texts: Sequence[str], vocabulary: set[str], min_letters: int = 3)
         The share with its 95 % Wilson interval; ``n`` is the number of generated words.
 
     Raises:
-        ValueError: If the texts hold no word to judge.
+        ValueError: If the texts hold no word to judge, or are a single text.
 
     Chapter: pretraining/training_dynamics.
     """
     found = [
-        word for text in texts for word in _WORD.findall(text.lower())[1:-1]
+        word for text in names(texts, "texts") for word in _WORD.findall(text.lower())[1:-1]
         if len(word) >= min_letters
     ]  # fmt: skip
     if not found:

@@ -20,6 +20,7 @@ from posttrain.core.errors import TrainingDiverged
 from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.checkpoints import History
+from posttrain.core.training.identity import tensor_digest
 from posttrain.core.training.loop import train
 from posttrain.pretraining.data import Corpus, RandomWindows, load_corpus
 from posttrain.pretraining.model.gpt import GPT
@@ -110,8 +111,11 @@ def train_model(
     Returns:
         The model, what happened, and what the guard said where it stopped the run.
 
+    Raises:
+        ArtifactError: If ``scratch`` holds a checkpoint of another run, or a damaged one.
+
     Chapter: pretraining/training_dynamics.
-    """
+    """  # noqa: DOC502
     torch.manual_seed(seed)
     config = replace(preset.model, vocab_size=corpus.tokenizer.vocab_size)
     model = model_class(config).to(preset.device)
@@ -143,6 +147,13 @@ def train_model(
             checkpoint_folder=scratch,
             description=f"{preset.name} seed {seed}",
             history=history,
+            identity={
+                "model": config,
+                "dataset": preset.dataset,
+                "vocabulary": list(corpus.tokenizer.characters),
+                "validation": tensor_digest(corpus.validation),
+                "samples": samples,
+            },
         )
     except TrainingDiverged as error:
         diverged = str(error)

@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from posttrain.core.arguments import whole_number
 from posttrain.sft.adapters.lora_product import is_plain, lora_product
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,11 +50,10 @@ class LoRAConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that no adapter can have."""
-        if not isinstance(self.r, Integral) or self.r < 1:
-            raise ValueError(f"r is {self.r!r}: give a whole number from 1 up")
-        if not isinstance(alpha := self.lora_alpha, Real) or not 0 < alpha < math.inf:
+        object.__setattr__(self, "r", whole_number(self.r, "r", 1))
+        if not _is_number(alpha := self.lora_alpha) or not 0 < alpha < math.inf:
             raise ValueError(f"lora_alpha is {alpha!r}: give a number above 0")
-        if not isinstance(dropout := self.lora_dropout, Real) or not 0 <= dropout < 1:
+        if not _is_number(dropout := self.lora_dropout) or not 0 <= dropout < 1:
             raise ValueError(f"lora_dropout is {dropout!r}: give 0 to below 1")
         for name in ("use_rslora", "use_dora"):
             if not isinstance(getattr(self, name), bool):
@@ -64,8 +64,10 @@ class LoRAConfig:
         if self.layers_to_transform is not None:
             self._make_tuple(
                 "layers_to_transform", "indices of blocks, from 0",
-                lambda x: isinstance(x, Integral) and int(x) >= 0,
+                lambda x: isinstance(x, Integral) and _is_number(x) and int(x) >= 0,
             )  # fmt: skip
+            blocks = tuple(int(block) for block in self.layers_to_transform)
+            object.__setattr__(self, "layers_to_transform", blocks)
 
     def _make_tuple(self, field: str, what: str, accepts: Callable[[object], bool]) -> None:
         """Accept a list too, but no bare string, which would be read letter by letter."""
@@ -78,6 +80,11 @@ class LoRAConfig:
     def scaling(self) -> float:
         """What the update is multiplied by."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+def _is_number(value: object) -> bool:
+    """True is a number to Python, and no rank, scale or block to anybody."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class LoRALinear(nn.Module):

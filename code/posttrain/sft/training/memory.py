@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from posttrain.core.arguments import whole_number
 from posttrain.pretraining.model.config import GPTConfig
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.quantization.nf4 import bits_per_weight
@@ -110,12 +111,14 @@ def finetune_memory(
 
     Raises:
         ValueError: If the method is unknown, an adapter is missing or too much, or a number of
-            bytes or tokens makes no sense.
+            sequences, tokens or bytes makes no sense by itself.
 
     Chapter: sft/lora, sft/qlora.
     """  # noqa: DOC502
+    batch_size, T = whole_number(batch_size, "batch_size", 1), whole_number(T, "T", 1)
     tokens, L, b, a = batch_size * T, config.num_hidden_layers, weight_bytes, activation_bytes
     trained = tokens if trained_tokens is None else trained_tokens
+    trained = whole_number(trained, "trained_tokens")
     _check(method, lora, (b, a), tokens, trained)
     P, head = total_parameters(config), config.vocab_size * config.hidden_size
     matrices = L * sum(i * o for i, o in linear_shapes(config).values())
@@ -177,8 +180,13 @@ def kept_per_token(
     Returns:
         Bytes for the gradient to pass, and bytes for the gradients of the block's weights.
 
+    Raises:
+        ValueError: If there is no token, or a number of bytes makes no sense.
+
     Chapter: sft/lora.
-    """
+    """  # noqa: DOC502
+    T = whole_number(T, "T", 1)
+    _check_bytes(weight_bytes, activation_bytes)
     a, b, C, inner = (
         activation_bytes,
         weight_bytes,
@@ -217,14 +225,18 @@ def _check(
         raise ValueError(
             f"method {method!r} with lora={lora!r}: 'full' has no adapter, the others need one"
         )
-    if not set(sizes) <= {2, 4} or sizes[1] > sizes[0]:
+    _check_bytes(*sizes)
+    if trained > tokens:
+        raise ValueError(
+            f"trained_tokens is {trained} and batch_size x T = {tokens}: give no more than that"
+        )
+
+
+def _check_bytes(weight_bytes: int, activation_bytes: int) -> None:
+    sizes = weight_bytes, activation_bytes
+    if not set(sizes) <= {2, 4} or activation_bytes > weight_bytes:
         raise ValueError(
             f"weight_bytes and activation_bytes are {sizes}: give 4 and 4, 4 and 2, or 2 and 2"
-        )
-    if tokens < 1 or not 0 <= trained <= tokens:
-        raise ValueError(
-            f"{trained} trained tokens of batch_size x T = {tokens}: give at least one token, "
-            "and no more trained ones than there are"
         )
 
 

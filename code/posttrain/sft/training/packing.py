@@ -9,6 +9,7 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posttrain.core.arguments import whole_number
+from posttrain.core.training.identity import require_same
 from posttrain.sft.chat.masking import IGNORE_INDEX, check_encoded, labels_of
 from posttrain.sft.chat.template import EncodedChat
 
@@ -163,7 +166,7 @@ class PackedBatches:
         streams: Sequence[Tensor] | None = None,
         first_block: int = 0,
     ) -> None:
-        if not 1 <= batch_size <= len(examples):
+        if whole_number(batch_size, "batch_size", 1) > len(examples):
             raise ValueError(
                 f"batch_size is {batch_size}: give 1 to the number of examples, {len(examples)}"
             )
@@ -208,20 +211,53 @@ class PackedBatches:
         return batch.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position.
+        """Return the position, and whose it is.
 
         Returns:
-            The number of batches delivered.
+            The number of batches delivered; batch size, seed, first block and a hash of the
+            examples.
         """
-        return {"step": self.step}
+        return {"step": self.step, **self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position.
 
         Args:
             state: What :meth:`state_dict` returned.
-        """
+
+        Raises:
+            ValueError: If it belongs to batches of another size, order or data.
+        """  # noqa: DOC502
+        require_same(state, self._identity)
         self.step = int(state["step"])
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "first_block": self.first_block,
+            "data": examples_digest(self.examples),
+        }
+
+
+def examples_digest(examples: Sequence[EncodedChat]) -> str:
+    """Hash encoded conversations: their tokens, what is trained of them, and their order.
+
+    Args:
+        examples: Encoded conversations.
+
+    Returns:
+        A SHA-256, in hexadecimal.
+
+    Chapter: sft/your_model.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        for part in (example.input_ids, example.assistant_mask):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(torch.tensor(part, dtype=torch.int64).numpy().data)
+    return digest.hexdigest()
 
 
 def by_length(
@@ -247,10 +283,8 @@ def by_length(
         ValueError: If ``batch_size`` or ``pool`` is below 1.
 
     Chapter: sft/fine_tuning.
-    """
-    for name, value in (("batch_size", batch_size), ("pool", pool)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: give a whole number from 1 up")
+    """  # noqa: DOC502
+    batch_size, pool = whole_number(batch_size, "batch_size", 1), whole_number(pool, "pool", 1)
     rng = random.Random(seed)
     order = rng.sample(list(examples), len(examples))
     full = len(order) - len(order) % batch_size
