@@ -19,7 +19,8 @@ def right(row: dict[str, Any]) -> list[list[Any]]:
 
 
 WRONG = [
-    (lambda row: read(row, lambda t: t["from"] == "gpt"), "You train an answer whose weight is 0"),
+    (lambda row: read(row, lambda t: t["from"] == "gpt"),
+     "You train an answer whose weight is 0"),
     (lambda row: read(row, lambda t: t["from"] == "gpt" and t.get("weight") == 1),
      "You leave answers without a weight untrained"),
     (lambda row: read(row, lambda t: t["from"] == "gpt" and bool(t.get("weight", True))),
@@ -28,7 +29,7 @@ WRONG = [
     (lambda row: read(row, lambda t: t["from"] == "gpt" and t.get("weight") in (None, 1), {}),
      "You kept the names of ShareGPT"),
     (lambda row: [x for x in right(row) if x[0] != "system"], "You dropped the system message"),
-    (lambda row: [[*x[:2], x[2] and i + 1 == len(right(row))] for i, x in enumerate(right(row))],
+    (lambda row: [[*x[:2], x[2] and x is found[-1]] for found in [right(row)] for x in found],
      "You train the last answer alone"),
     (lambda row: [[a, b.strip(), c] for a, b, c in right(row)], "You stripped the texts"),
 ]  # fmt: skip

@@ -116,6 +116,8 @@ def grade_turns(fn: Callable[[dict[str, Any]], Turns]) -> Grade:
                     turn("gpt", "  La\n", weight=None),
                     turn("human", "More"),
                     turn("gpt", "La la"),
+                    turn("human", "And the end?"),
+                    turn("gpt", "La la la", weight=None),
                 ]
             },
         ),
