@@ -5,6 +5,7 @@ Chapter: start/setup.
 
 import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -363,6 +364,22 @@ def remove_command(
 
     for label in remove(name_or_key):
         typer.echo(f"removed {label}")
+
+
+def command(line: str) -> None:
+    """Run a command line in this process, as a cell of a notebook does.
+
+    Args:
+        line: What stands behind ``posttrain``, quoted as in a shell.
+
+    Chapter: sft/your_model.
+    """
+    words, before = shlex.split(line), sys.argv
+    sys.argv = ["posttrain", *words]
+    try:
+        app(words, standalone_mode=False)
+    finally:
+        sys.argv = before
 
 
 def main() -> None:
