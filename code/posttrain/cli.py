@@ -5,6 +5,7 @@ Chapter: start/setup.
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,9 @@ from posttrain.core.threads import calm_threads
 
 if TYPE_CHECKING:
     from posttrain.core.goals_table import GoalRow
+
+
+PRESET_NAMES = ("cpu", "t4", "t4-qwen", "gpu24", "a100")
 
 
 class OneLineErrors(TyperGroup):
@@ -99,15 +103,138 @@ def pretrain(
 
 @app.command()
 def sft(
-    preset: Annotated[str, typer.Option(help="cpu, t4, t4-qwen or a100.")] = "cpu",
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESET_NAMES)}.")] = "cpu",
+    data: Annotated[
+        str | None, typer.Option(help="A file of examples (JSONL), or a data set on the hub.")
+    ] = None,
+    val: Annotated[
+        str | None, typer.Option(help="Held-out examples; else a tenth of --data is held out.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder or a repository, instead of the preset's.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field, such as training.learning_rate=1e-4."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the adapter and the order.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the adapter.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run and its adapter.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out's run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: rows, steps, memory, minutes.")
+    ] = False,
+    on_bad_row: Annotated[str, typer.Option(help="error or drop.")] = "error",
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, trackio or wandb.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Answered on the way, in place of held-out rows.")
+    ] = None,
 ) -> None:
-    """Fine-tune an instruction model with LoRA and print what was measured."""
+    """Fine-tune a model with LoRA: your examples in, an adapter out."""
     from posttrain.sft.command import sft_command
+    from posttrain.sft.presets import get_preset
+    from posttrain.sft.runs.own_run import RunRequest
 
-    _print_values(sft_command(preset, steps, seed, out))
+    request = RunRequest(
+        get_preset(preset),
+        data=data,
+        validation=val,
+        model=model,
+        settings=tuple(set_ or ()),
+        steps=steps,
+        seed=seed,
+        on_bad_row=_one_of("--on-bad-row", on_bad_row, ("error", "drop")),  # type: ignore[arg-type]
+        report_to=tuple(report_to or ()),
+        prompts=tuple(prompt or ()),
+    )
+    sft_command(request, out, resume=resume, dry_run=dry_run, arguments=sys.argv[1:], say=_say)
+
+
+@app.command()
+def chat(
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model; else the adapter's own, or SmolLM2.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")
+    ] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Talk to a model, with an adapter or without; text from a pipe is one message."""
+    from posttrain.sft.runs.chat import HELP, open_session, talk
+
+    session = open_session(
+        adapter, model, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
+        seed=seed, device=_one_of("--device", device, ("cpu", "cuda")),
+    )  # fmt: skip
+    if not sys.stdin.isatty():
+        once = iter([sys.stdin.read(), None])
+        talk(session, lambda: next(once), _write)
+        return
+    typer.echo(f"({HELP})")
+
+    def read() -> str | None:
+        try:
+            return input("> ")
+        except (EOFError, KeyboardInterrupt):
+            typer.echo()
+            return None
+
+    talk(session, read, _write)
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Option(help="Folder of an adapter.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the merged model.")],
+    model: Annotated[str | None, typer.Option(help="The base model, if moved.")] = None,
+    base: Annotated[
+        str, typer.Option(help="as-trained, or original: the weights before any rounding.")
+    ] = "as-trained",
+) -> None:
+    """Write one model in 16 bits out of a base model and its adapter."""
+    from posttrain.sft.runs.merge import merge_adapter
+
+    chosen = _one_of("--base", base, ("as-trained", "original")).replace("-", "_")
+    for line in merge_adapter(adapter, out, model=model, base=chosen):  # type: ignore[arg-type]
+        typer.echo(line)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="An adapter or a merged model.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files.")] = False,
+) -> None:
+    """Upload a folder to the hub; the token comes from HF_TOKEN."""
+    from posttrain.sft.runs.push import push_folder
+
+    for line in push_folder(folder, repo, private=not public, dry_run=dry_run):
+        typer.echo(line)
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{option} is {value!r}: choose {' or '.join(known)}")
+    return value
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _write(text: str) -> None:
+    typer.echo(text, nl=False)
+    sys.stdout.flush()
 
 
 @app.command()

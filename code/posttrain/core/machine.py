@@ -7,6 +7,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,20 @@ def memory_gib() -> float:
     limit_file = Path("/sys/fs/cgroup/memory.max")
     limit = limit_file.read_text().strip() if limit_file.is_file() else "max"
     return min(total, int(limit) if limit.isdigit() else total) / 2**30
+
+
+def process_memory_gb() -> float:
+    """Return the memory that this process holds, in GB (10^9 bytes).
+
+    Returns:
+        On a GPU in use, the most that torch has held there so far; else what is resident now.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_reserved()) / 1e9
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1e9
 
 
 def describe_cpu() -> str:

@@ -3,6 +3,7 @@
 Chapter: pretraining/training_dynamics.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -18,6 +19,8 @@ from posttrain.core.figures.plotting import (
 )
 from posttrain.core.stats import Estimate, mean_interval
 from posttrain.core.training.checkpoints import History
+from posttrain.pretraining.model.attention import rotary_frequencies
+from posttrain.pretraining.model.config import GPTConfig
 from posttrain.pretraining.training.metrics import smoothed
 
 
@@ -243,6 +246,52 @@ def kept_ranks(
     alt = (
         "Probability against rank, with a bar for each filter over the ranks it keeps. "
         f"Tokens kept, {'; '.join(told)}."
+    )
+    return show(fig, name=name, alt=alt)
+
+
+def rope_scaling_figure(config: GPTConfig, *, name: str = "rope-scaling") -> SvgFigure:
+    """Draw what a stretching of the context does to each pair of channels.
+
+    Args:
+        config: The shape of a model with ``rope_scaling``.
+        name: The figure's name on its page.
+
+    Returns:
+        The figure; its text says how many pairs are kept, mixed and stretched.
+
+    Raises:
+        ValueError: If the model stretches nothing.
+
+    Chapter: pretraining/gpt.
+    """
+    scaling = config.rope_scaling
+    if scaling is None:
+        raise ValueError("rope_scaling is None: there is nothing to draw")
+    plain, stretched = (
+        2 * math.pi / rotary_frequencies(config.channels_per_head, config.rope_theta, chosen)
+        for chosen in (None, scaling)
+    )
+    kept = int((stretched == plain).sum())
+    slow = int((stretched > 0.999 * scaling.factor * plain).sum())
+    fig, ax = figure(height=3.1)
+    ax.plot(range(len(plain)), plain, label="as trained at first")
+    ax.plot(range(len(plain)), stretched, label=f"stretched by {scaling.factor:g}")
+    original = scaling.original_max_position_embeddings
+    reference(ax, original, f"first context, {original:,}", side="left")
+    reference(
+        ax,
+        config.max_position_embeddings,
+        f"context now, {config.max_position_embeddings:,}",
+        side="left",
+    )
+    ax.set(yscale="log", xlabel="pair of channels", ylabel="tokens for one full turn")
+    label_lines(ax)
+    alt = (
+        "Tokens that a pair of channels needs for a full turn, before and after the context "
+        f"was stretched, on a logarithmic axis. {kept} of {len(plain)} pairs stay, "
+        f"{slow} are {scaling.factor:g} times slower, and {len(plain) - kept - slow} between "
+        "them change by less."
     )
     return show(fig, name=name, alt=alt)
 

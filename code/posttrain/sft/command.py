@@ -1,243 +1,124 @@
-"""``posttrain sft``: a preset's whole run, from its data set to an adapter.
+"""``posttrain sft``: from a file of examples to a model that can be used.
 
-Chapter: sft/fine_tuning.
+Chapter: sft/your_model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-import shutil
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tqdm.auto import tqdm
-
-from posttrain.core.artifacts import get_or_build
-from posttrain.core.errors import AssetError
-from posttrain.core.storage.files import atomic_path, write_json_atomic
-from posttrain.sft.adapters.files import CONFIG_NAME, WEIGHTS_NAME
-from posttrain.sft.chat.masking import encode_for_training
-from posttrain.sft.chat.template import EncodedChat, special_tokens
-from posttrain.sft.data.hub import ChatRow, load_alpaca
-from posttrain.sft.presets import SFTPreset, get_preset
-from posttrain.sft.training.packing import by_length
-from posttrain.sft.training.run import check_device, fine_tuned
-from posttrain.sft.training.trl_engine import EngineRun, model_source, run_trl
-from posttrain.sft.training.unsloth_engine import run_unsloth
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from posttrain.core.errors import PosttrainError
+from posttrain.core.storage.files import is_disk_full, plain
+from posttrain.core.storage.paths import home
+from posttrain.sft.runs.folder import RunFolder
+from posttrain.sft.runs.own_run import (
+    PreparedRun,
+    RunRequest,
+    execute_run,
+    prepare_run,
+    run_identity,
+)
 
 
-HELD_OUT = 200  # conversations: forward passes alone, 4 % of the time of 100 steps of 16
+class RunStopped(PosttrainError):
+    """A run was ended from outside; the message says how it goes on."""
 
 
-def run_engine(
-    preset: SFTPreset,
-    examples: Sequence[EncodedChat],
-    folder: Path,
+def sft_command(
+    request: RunRequest,
+    out: Path | None = None,
     *,
-    adapter: Path | None = None,
-    validation: Sequence[EncodedChat] = (),
-) -> EngineRun:
-    """Train with the engine that a preset names: TRL here, Unsloth in a process of its own.
-
-    Args:
-        preset: A preset of the engine ``trl`` or ``unsloth``.
-        examples: Encoded conversations, in the order of training.
-        folder: Gets the adapter, and checkpoints while it runs.
-        adapter: Start from this one; a new one is drawn where it is left out.
-        validation: Encoded conversations to be measured on every ``eval_steps``; the adapter
-            of the lowest loss is kept.
-
-    Returns:
-        What happened.
-
-    Raises:
-        ValueError: If the preset is trained by hand, or needs a GPU that is not here.
-
-    Chapter: sft/fine_tuning.
-    """  # noqa: DOC502
-    if preset.engine == "by_hand":
-        raise ValueError(
-            f"the preset {preset.name!r} is trained by hand: call "
-            "posttrain.sft.training.run.fine_tuned"
-        )
-    check_device(preset)
-    run = run_trl if preset.engine == "trl" else run_unsloth
-    return run(preset, examples, folder, adapter=adapter, validation=validation)
-
-
-def encode_until(
-    rows: Sequence[ChatRow], tokenizer: PreTrainedTokenizerBase, preset: SFTPreset, wanted: int
-) -> tuple[list[EncodedChat], Counter[str]]:
-    """Encode conversations in a preset's format, in random order, until there are enough.
-
-    Args:
-        rows: Conversations.
-        tokenizer: The model's tokenizer.
-        preset: Its format, its longest conversation, and the seed of the order.
-        wanted: How many to encode; fewer come back where there are no more.
-
-    Returns:
-        The encoded conversations, and how many were dropped on the way, by reason.
-
-    Raises:
-        ValueError: If the tokenizer lacks a marker of the format.
-
-    Chapter: sft/fine_tuning.
-    """  # noqa: DOC502
-    special_tokens(tokenizer, preset.chat_format)  # else every row would be dropped
-    order = random.Random(preset.training.seed).sample(range(len(rows)), len(rows))
-    examples: list[EncodedChat] = []
-    dropped: Counter[str] = Counter()
-    with tqdm(total=min(wanted, len(rows)), desc="encoding") as bar:
-        for index in order:
-            if len(examples) == wanted:
-                break
-            try:
-                encoded = encode_for_training(
-                    rows[index]["messages"], tokenizer, preset.chat_format
-                )
-            except ValueError:  # a marker in a message, or no conversation
-                dropped["refused"] += 1
-                continue
-            if len(encoded.input_ids) > preset.max_length:
-                dropped[f"longer than {preset.max_length} tokens"] += 1
-                continue
-            examples.append(encoded)
-            bar.update()
-    return examples, dropped
-
-
-def sft_command(preset: str, steps: int | None, seed: int, out: Path | None) -> dict[str, Any]:
+    resume: bool = False,
+    dry_run: bool = False,
+    arguments: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:
     """Run ``posttrain sft``.
 
     Args:
-        preset: Name of the preset.
-        steps: Optimizer steps, where they should differ from the preset's.
-        seed: Seed of the adapter and of the order of the data.
-        out: Folder for the adapter in PEFT's format, or ``None``.
-
-    Returns:
-        What was measured.
+        request: What was asked for.
+        out: Folder for the run; one in the store, named by what decides the result, where it
+            is left out. That one goes on by itself.
+        resume: Go on with the run that ``out`` holds.
+        dry_run: Say what would be done, and do nothing.
+        arguments: The command's own arguments, to say how a run goes on.
+        say: Takes each line for people.
 
     Raises:
-        ValueError: If there is no such preset, or it needs a GPU that is not here.
-        AssetError: If its model or its data cannot be had.
+        RunStopped: At Ctrl-C, or where disk or memory ends.
+        AssetError: If model, rows or folder cannot be had.
+        ValueError: If a setting or a row is wrong, or this machine cannot run it.
 
-    Chapter: sft/fine_tuning.
+    Chapter: sft/your_model.
     """  # noqa: DOC502
-    chosen = get_preset(preset)
-    training = replace(chosen.training, seed=seed)
-    if steps is not None:
-        warmup = min(training.warmup_steps, steps)
-        training = replace(training, max_steps=steps, warmup_steps=warmup)
-    chosen = replace(chosen, training=training)
-    check_device(chosen)
-    shown, adapter = _by_hand(chosen) if chosen.engine == "by_hand" else _by_engine(chosen)
-    if out is not None:
-        copy_adapter(adapter, out)
-    return {"preset": preset, **shown, "adapter": str(out or adapter)}
-
-
-def _by_hand(preset: SFTPreset) -> tuple[dict[str, Any], Path]:
-    run = fine_tuned(preset, preset.training.seed)
-    shown = {
-        "steps": len(run.history.loss),
-        "val_loss": run.best["val_loss"],
-        "val_loss_at_step": run.best["step"],
-        "val_loss_before": run.history.evaluations[0]["val_loss"],
-        "seconds_training": run.history.seconds,
-        "diverged": run.diverged,
-    }
-    return shown, run.best_adapter
-
-
-def _by_engine(preset: SFTPreset) -> tuple[dict[str, Any], Path]:
-    training = preset.training
-    wanted = training.max_steps * preset.batch_size * training.gradient_accumulation_steps
-    tokenizer = _tokenizer(preset)
-    loaded = load_alpaca()
-    held_out = HELD_OUT if training.eval_steps else 0
-    encoded, dropped = encode_until(loaded.rows, tokenizer, preset, held_out + wanted)
-    validation = encoded[:held_out]
-    examples = by_length(encoded[held_out:], preset.batch_size, training.seed)
-
-    def build(folder: Path, scratch: Path) -> dict[str, Any]:
-        run = run_engine(preset, examples, scratch, validation=validation)
-        shutil.copytree(run.adapter, folder / "adapter")
-        write_json_atomic(folder / "losses.json", run.losses)
-        write_json_atomic(folder / "validation.json", run.validation)
-        return {
-            "steps": len(run.losses),
-            "first_loss": run.losses[0],
-            "last_loss": run.losses[-1],
-            **_validated(run.validation),
-            "tokens": run.tokens,
-            "seconds_training": run.seconds,
-        }
-
-    artifact = get_or_build(
-        f"sft-{preset.name}",
-        build,
-        config=asdict(preset),
-        data=hashlib.sha256(
-            json.dumps([[asdict(x) for x in part] for part in (examples, validation)]).encode()
-        ).hexdigest(),
-        modules=[__name__, "posttrain.sft.training.unsloth_worker"],
-    )
-    shown = {
-        **artifact.metrics,
-        "examples": len(examples),
-        "held_out": len(validation),
-        "dropped": dict(loaded.dropped + dropped),
-    }
-    return shown, artifact.folder / "adapter"
-
-
-def _validated(losses: dict[int, float]) -> dict[str, float | int]:
-    trained = {step: loss for step, loss in losses.items() if step}
-    if not trained:
-        return {}
-    best = min(trained, key=trained.__getitem__)
-    return {
-        "val_loss": trained[best],
-        "val_loss_at_step": best,
-        "val_loss_before": losses[0],
-    }
-
-
-def _tokenizer(preset: SFTPreset) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
+    if out is not None and not dry_run:
+        RunFolder(out).check(resume=resume)
+    if out is None and resume:
+        raise ValueError("--resume without --out: name the folder of the run that is to go on")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model_source(preset.model), trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:  # offline, or no such repository
-        raise AssetError(
-            f"{preset.model} could not be read from the hub ({type(error).__name__}): look at "
-            "the network, or give a preset whose model is a folder"
-        ) from error
-    return tokenizer
+        run = prepare_run(request)
+        for line in run.lines():
+            say(line)
+        if dry_run:
+            say("nothing was trained (--dry-run)")
+            return
+        folder = out or _own_folder(run)
+        if out is None and (record := RunFolder(folder).record) is not None:
+            if record["status"] == "finished":
+                say(f"this run is finished already: {folder}")
+                return
+            resume = True
+        for line in execute_run(run, folder, resume=resume, say=say).lines():
+            say(line)
+    except KeyboardInterrupt:
+        raise RunStopped(_stopped(out, arguments, "stopped")) from None
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        what = f"the disk is full ({error.filename or error}): make room"
+        raise RunStopped(_stopped(out, arguments, what)) from None
 
 
-def copy_adapter(source: Path, target: Path) -> None:
-    """Copy an adapter; no crash leaves an old half beside a new one.
+def _own_folder(run: PreparedRun) -> Path:
+    text = json.dumps(run_identity(run), sort_keys=True, default=plain)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return home() / "runs" / f"sft-{run.preset.name}-{key}"
+
+
+def _stopped(out: Path | None, arguments: Sequence[str], what: str) -> str:
+    words = [word for word in arguments if word != "--resume"]
+    if out is None:
+        return f"{what}; the same command goes on from the last checkpoint"
+    folder = RunFolder(out)
+    if folder.record is None:
+        return f"{what}; nothing was written"
+    again = shlex.join(["posttrain", *words, "--resume"])
+    return (
+        f"{what} after step {folder.steps_done}; go on from the last checkpoint with: {again}"
+    )
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Read what a finished run measured.
 
     Args:
-        source: Folder of an adapter in PEFT's format.
-        target: Folder for the copy; an adapter that lies there is replaced.
+        folder: The run's folder.
 
-    Chapter: sft/fine_tuning.
+    Returns:
+        The content of ``evaluation.json``.
+
+    Raises:
+        PosttrainError: If there is none.
+
+    Chapter: sft/your_model.
     """
-    (target / CONFIG_NAME).unlink(missing_ok=True)  # without it a folder is no adapter
-    for name in (WEIGHTS_NAME, CONFIG_NAME):
-        with atomic_path(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
+    file = folder / "evaluation.json"
+    if not file.is_file():
+        raise PosttrainError(f"{folder} holds no evaluation.json: did the run end?")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found

@@ -241,3 +241,55 @@ def test_rows_without_anything_trained_are_dropped_and_counted(encoded: EncodedC
     for length in (0, -1):
         with refused(f"max_length is {length}: give at least 1 token"):
             drop_untrainable([], length)
+
+
+# --- answers that are context ---
+
+
+def context(*weights: int) -> list[Message]:
+    """The conversation with a weight at each answer."""
+    given = iter(weights)
+    return [
+        {**message, "weight": next(given)} if message["role"] == "assistant" else message
+        for message in TWICE
+    ]
+
+
+def trained(encoded: EncodedChat) -> list[int]:
+    return [index for index, entry in enumerate(encoded.assistant_mask) if entry]
+
+
+def test_an_answer_of_weight_0_is_left_out_of_the_loss(
+    tokenizer: PreTrainedTokenizerBase, encoded: EncodedChat
+) -> None:
+    row = encode_for_training(context(0, 1), tokenizer, "chatml")
+    assert row.input_ids == encoded.input_ids and trained(row) == list(SECOND)
+    assert [label for label in labels_of(row) if label != IGNORE_INDEX] == [
+        encoded.input_ids[index] for index in SECOND
+    ]
+    assert trained(encode_for_training(context(1, 0), tokenizer, "chatml")) == list(FIRST)
+    assert encode_for_training(context(1, 1), tokenizer, "chatml") == encoded
+    last = encode_for_training(context(0, 1), tokenizer, "chatml", train_on="last")
+    assert last == row
+
+
+def test_a_row_of_context_alone_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    with refused("every answer has the weight 0, so there is nothing to train: drop the row"):
+        encode_for_training(context(0, 0), tokenizer)
+    with refused("the last answer has the weight 0, so there is nothing to train"):
+        encode_for_training(context(1, 0), tokenizer, train_on="last")
+
+
+def test_rules_about_context(tokenizer: PreTrainedTokenizerBase, encoded: EncodedChat) -> None:
+    row = encode_for_training(context(0, 1), tokenizer, "chatml")
+    check_encoded(row, tokenizer, "chatml", weights=[0, 1])
+    check_encoded(row, tokenizer, "chatml", weights=[0, 1], train_on="last")
+    check_encoded(truncate(row, 30), tokenizer, "chatml", weights=[0, 1])
+    with refused("token 13 ('Paris') is trained, but its answer has the weight 0"):
+        check_encoded(encoded, tokenizer, "chatml", weights=[0, 1])
+    with refused("token 13 ('Paris') is part of an answer and is not trained"):
+        check_encoded(row, tokenizer, "chatml")
+    with refused("token 15 ('<|im_end|>') is trained, but its answer has the weight 0"):
+        check_encoded(with_mask(row, {15: 1}), tokenizer, "chatml", weights=[0, 1])
+    with refused("1 weights for 2 answers: give one for each"):
+        check_encoded(row, tokenizer, "chatml", weights=[0])

@@ -8,6 +8,8 @@ from posttrain.sft.chat.messages import (
     Message,
     TemplateInjectionError,
     check_messages,
+    is_absent,
+    is_trained,
     refuse_markers,
 )
 
@@ -75,9 +77,58 @@ def test_what_is_no_message_is_refused(message: object, problem: str) -> None:
         check_messages([*conversation("u"), message])  # type: ignore[list-item]
 
 
-def test_keys_without_a_value_are_accepted() -> None:
+@pytest.mark.parametrize("nothing", [None, [], {}, "", ()])
+def test_keys_without_a_value_are_accepted(nothing: object) -> None:
     """`datasets` fills in None where only some rows have a key."""
-    check_messages([{"role": "user", "content": "hi", "tool_calls": None}])  # type: ignore
+    check_messages([{"role": "user", "content": "hi", "tool_calls": nothing}])  # type: ignore
+    assert is_absent(nothing)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, False, "0", [0], {"a": None}])
+def test_zero_and_false_are_values(value: object) -> None:
+    assert not is_absent(value)
+    problem = "message 0 (user) also has 'loss', which would be lost"
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}"):
+        check_messages([{"role": "user", "content": "hi", "loss": value}])  # type: ignore
+
+
+# --- weights ---
+
+
+def weighted(weight: object, role: str = "assistant") -> list[Message]:
+    messages = conversation("sua")
+    for message in messages:
+        if message["role"] == role:
+            message["weight"] = weight  # type: ignore[typeddict-item]
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("weight", "trained"),
+    [(0, False), (0.0, False), (False, False), (1, True), (True, True), (None, True)],
+)
+def test_a_weight_says_whether_an_answer_is_trained(weight: object, trained: bool) -> None:
+    messages = weighted(weight)
+    check_messages(messages)
+    assert [is_trained(message) for message in messages] == [False, False, trained]
+
+
+@pytest.mark.parametrize("weight", [0.5, -1, 2, "0", "1", "", [0], [], float("nan")])
+def test_other_weights_are_refused(weight: object) -> None:
+    problem = f"message 2 (assistant) has the weight {weight!r}: give 1 where the answer is"
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}"):
+        check_messages(weighted(weight))
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+@pytest.mark.parametrize("weight", [0, 1, False])
+def test_a_weight_stands_at_answers_only(role: str, weight: object) -> None:
+    problem = (
+        rf"^message [01] \({role}\) has a weight, but only answers are trained: remove it$"
+    )
+    with pytest.raises(ValueError, match=problem):
+        check_messages(weighted(weight, role))
+    check_messages(weighted(None, role))
 
 
 def test_the_first_marker_is_named() -> None:

@@ -111,6 +111,36 @@ def test_mask_covers_answers_and_their_stop_tokens(
     assert prompt.input_ids == encoded.input_ids[:14] and not any(prompt.assistant_mask)
 
 
+@pytest.mark.parametrize("weight", [0, 0.0, False])
+def test_an_answer_of_weight_0_is_context(
+    tokenizer: PreTrainedTokenizerBase, weight: int
+) -> None:
+    silent: Message = {**EXCHANGE[1], "weight": weight}
+    loud: Message = {**EXCHANGE[1], "weight": 1}
+    whole = encode_chat(EXCHANGE * 2, tokenizer, "chatml")
+    second = encode_chat([EXCHANGE[0], silent, *EXCHANGE], tokenizer, "chatml")
+    assert second == encode_chat(EXCHANGE * 2, tokenizer, "chatml", train_on="last")
+    first = encode_chat([*EXCHANGE, EXCHANGE[0], silent], tokenizer, "chatml")
+    assert first.input_ids == whole.input_ids
+    assert first.assistant_mask == [*whole.assistant_mask[:18], *[0] * 18]
+    assert encode_chat([EXCHANGE[0], loud] * 2, tokenizer, "chatml") == whole
+    with_default = encode_chat([EXCHANGE[0], silent, *EXCHANGE], tokenizer)
+    assert sum(with_default.assistant_mask) == 3  # the system turn shifts nothing
+    neither = [*EXCHANGE, EXCHANGE[0], silent]
+    assert not any(encode_chat(neither, tokenizer, train_on="last").assistant_mask)
+
+
+def test_a_weight_changes_no_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    for index, messages in enumerate(varied_conversations(20, seed=8)):
+        marked: list[Message] = [
+            {**m, "weight": index % 2} if m["role"] == "assistant" else m for m in messages
+        ]
+        theirs = tokenizer.apply_chat_template(messages, return_dict=False)
+        assert encode_chat(marked, tokenizer).input_ids == theirs
+        assert tokenizer.apply_chat_template(marked, return_dict=False) == theirs
+        assert render(marked) == render(messages)
+
+
 def test_an_empty_answer_trains_its_stop_token(tokenizer: PreTrainedTokenizerBase) -> None:
     silent: list[Message] = [*EXCHANGE[:1], {"role": "assistant", "content": ""}]
     encoded = encode_chat(silent, tokenizer)

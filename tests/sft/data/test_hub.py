@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -33,7 +34,6 @@ MALFORMED = [
         "the field 'instruction' is missing or None",
     ),
     (GOOD | {"output": None}, "missing output", "the field 'output' is missing or None"),
-    (GOOD | {"input": None}, "missing input", "the field 'input' is missing or None"),
     (GOOD | {"output": 5}, "wrong type", "the field 'output' is int; text is needed"),
     (GOOD | {"input": ["2", "3"]}, "wrong type", "the field 'input' is list; text is needed"),
     (
@@ -51,6 +51,7 @@ MALFORMED = [
     ("instruction", "not a row", "str; a mapping"),
     ([GOOD], "not a row", "list; a mapping"),
     ({}, "missing instruction", "is missing or None"),
+    (GOOD | {"mood": 0}, "unknown field", "mood; known are"),
     ({"instruction": "Add.", "instances": []}, "wrong instances", "exactly one mapping"),
     ({"instruction": "Add.", "instances": [GOOD, GOOD]}, "wrong instances", "exactly one"),
     ({"instruction": "Add.", "instances": ["5"]}, "wrong instances", "exactly one mapping"),
@@ -65,7 +66,7 @@ def test_instruction_and_input_are_asked_and_the_output_answers():
     ]
 
 
-@pytest.mark.parametrize("given", ["", "  ", "<noinput>", "<NOINPUT>"])
+@pytest.mark.parametrize("given", [None, "", "  ", "<noinput>", "<NOINPUT>"])
 def test_no_input_adds_nothing(given: str):
     assert alpaca_messages(GOOD | {"input": given})[0]["content"] == "Add the numbers."
 
@@ -73,6 +74,11 @@ def test_no_input_adds_nothing(given: str):
 def test_a_missing_input_and_harmless_fields_are_taken():
     row = without("input") | {"text": "Below is an instruction", "id": "seed_task_0"}
     assert alpaca_messages(row)[0]["content"] == "Add the numbers."
+
+
+def test_null_is_no_value():
+    row = GOOD | {"input": None, "mood": None, "history": [], "instances": None, "text": None}
+    assert alpaca_messages(row) == alpaca_messages(without("input"))
 
 
 def test_space_around_texts_goes_and_unicode_stays():
@@ -186,33 +192,80 @@ def test_ones_own_folder_comes_first(as_list: bool, hub, tmp_path: Path, monkeyp
 
 def test_a_broken_line_is_counted(tmp_path: Path, hub):
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps(GOOD) + '\n{"instruction": "cut of')
+    file.write_text(json.dumps(GOOD) + '\n\n{"instruction": "cut of')
     mapped = load_alpaca(source=file)
-    assert len(mapped.rows) == 1 and mapped.dropped == {"not a row": 1}
-    with pytest.raises(MalformedRowError, match="not a row: row 1: str"):
+    assert len(mapped.rows) == 1 and mapped.dropped == {"broken JSON": 1}
+    problem = "Unterminated string starting at column 17"
+    assert mapped.first_dropped == {"broken JSON": f"line 3: broken JSON: {problem}"}
+    with pytest.raises(MalformedRowError, match=f"^broken JSON: line 3: {problem}"):
         load_alpaca(source=str(file), on_error="raise")
+
+
+def test_blank_lines_count(tmp_path: Path, hub):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n\n" + json.dumps(GOOD) + "\n\n" + json.dumps(without("output")))
+    assert load_alpaca(source=file).first_dropped == {
+        "missing output": "line 5: missing output: the field 'output' is missing or None"
+    }
+
+
+@pytest.mark.parametrize("form", ["lines", "list", "data", "pretty"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_encodings_of_real_files(form: str, packed: bool, tmp_path: Path, hub):
+    rows = [GOOD, GOOD | {"output": "a\u2028b", "input": None}]
+    text = {
+        "lines": "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
+        "list": json.dumps(rows),
+        "data": json.dumps({"data": rows}),
+        "pretty": "\n".join(json.dumps(row, indent=4) for row in rows),
+    }[form]
+    data = text.encode("utf-8-sig")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / ("rows.json.gz" if packed else "rows.json")
+    file.write_bytes(gzip.compress(data) if packed else data)
+    expected = map_rows(rows, on_error="raise").rows
+    assert load_alpaca(source=file, on_error="raise").rows == expected
+    assert load_alpaca(source=folder).rows == expected
+
+
+def test_datasets_keeps_the_same_rows(tmp_path: Path, hub):
+    """It fills in None where only some rows have a field."""
+    datasets = pytest.importorskip("datasets")
+    rows = [GOOD, GOOD | {"input": None}, without("input"), GOOD | {"mood": "good"}]
+    rows += [GOOD | {"text": "Below"}, GOOD | {"output": None}, {"output": "5"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    ours = load_alpaca(source=file)
+    theirs = map_rows(datasets.Dataset.from_json(str(file), cache_dir=str(tmp_path / "cache")))
+    assert len(ours.rows) == 4 and ours.rows == theirs.rows
+    assert (
+        ours.dropped
+        == theirs.dropped
+        == {"unknown field": 1, "missing output": 1, "missing instruction": 1}
+    )
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path, hub):
     broken = tmp_path / "rows.json"
     broken.write_text('[{"instruction": ')
-    with pytest.raises(AssetError, match=r"rows\.json cannot be read \(Expecting value"):
+    with pytest.raises(AssetError, match=r"rows\.json begins with '\[', but is no JSON list"):
         load_alpaca(source=broken)
     broken.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(
-        AssetError, match="must hold one JSON object per line, or one JSON list"
-    ):
+    with pytest.raises(AssetError, match=r"rows\.json is in UTF-16: save it as UTF-8"):
         load_alpaca(source=broken)
     broken.write_text(json.dumps({"instruction": "x"}))
-    with pytest.raises(AssetError, match=r"gave no conversation \(row 0: missing output"):
+    with pytest.raises(AssetError, match=r"gave no conversation \(line 1: missing output"):
         load_alpaca(source=broken)
     broken.write_text("")
-    with pytest.raises(AssetError, match="it holds no rows"):
+    with pytest.raises(AssetError, match="holds no rows"):
         load_alpaca(source=broken)
-    with pytest.raises(AssetError, match=r"no folder with exactly one \.json or \.jsonl file"):
+    with pytest.raises(AssetError, match=r"missing\.json does not exist"):
         load_alpaca(source=tmp_path / "missing.json")
     (tmp_path / "second.jsonl").write_text("")
-    with pytest.raises(AssetError, match="no folder with exactly one"):
+    with pytest.raises(
+        AssetError, match=r"holds 2 \.json and \.jsonl files: leave exactly one"
+    ):
         load_alpaca(source=tmp_path)
     with pytest.raises(AssetError, match=r"split is 'test', but .* is read whole"):
         load_alpaca("test", source=broken)

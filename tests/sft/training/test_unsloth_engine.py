@@ -111,6 +111,7 @@ def test_the_worker_hands_everything_on(
             given,
             tmp_path,
             EXAMPLES[1:2],
+            None,
         )
         assert tuple(calls["fit"].values()) == expected
     result = json.loads((tmp_path / "result.json").read_text())

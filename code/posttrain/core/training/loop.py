@@ -98,6 +98,7 @@ def train(
     checkpoint_folder: Path | None = None,
     description: str = "training",
     history: History | None = None,
+    on_step: Callable[[int, History], None] | None = None,
     identity: Mapping[str, Any] | None = None,
 ) -> History:
     """Train a model in place.
@@ -118,6 +119,8 @@ def train(
         description: Name on the progress bar.
         history: Emptied, then filled as the run goes, so that a caller has it where the guard
             stops the run.
+        on_step: Called as ``on_step(step, history)`` after each step, before a checkpoint is
+            written and before an evaluation; it shows the run, in place of the progress bar.
         identity: What else decides the result, by name, such as the adapter's configuration or
             a hash of the data: plain values, or dataclasses of them.
 
@@ -147,7 +150,9 @@ def train(
     if first == 0:
         _evaluate(model, 0, evaluate, history)
     model.train()
-    with tqdm(initial=first, total=config.max_steps, desc=description) as bar:
+    with tqdm(
+        initial=first, total=config.max_steps, desc=description, disable=on_step is not None
+    ) as bar:
         for step in range(first, config.max_steps):
             started = time.perf_counter()
             rate = learning_rate_at(step, config)
@@ -162,6 +167,8 @@ def train(
             history.grad_norm.append(grad_norm)
             history.learning_rate.append(rate)
             done = step + 1
+            if on_step is not None:
+                on_step(done, history)
             if done == config.max_steps or (
                 config.eval_steps and done % config.eval_steps == 0
             ):

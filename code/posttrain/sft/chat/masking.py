@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 from posttrain.sft.chat.mask_picture import MaskPicture, TokenRow, mask_rows, show_mask
+from posttrain.sft.chat.messages import is_trained
 from posttrain.sft.chat.template import (
     ChatFormat,
     EncodedChat,
@@ -67,19 +68,23 @@ def check_encoded(
     chat_format: str | ChatFormat = "smollm2",
     *,
     train_on: Literal["all", "last"] = "all",
+    weights: Sequence[int] | None = None,
 ) -> None:
     """Check the rules of a training row.
 
     For every row: one mask entry per token, each 0 or 1; the first token is not trained, since
     nothing predicts it; at least one token is. With a tokenizer, the markers in ``input_ids``
-    say where the answers are, and exactly the answers must be trained, each to its stop token.
-    A last answer that truncation left without a stop token is allowed.
+    say where the answers are, and exactly the answers must be trained, each to its stop token;
+    those with the weight 0 must not. A last answer that truncation left without a stop token is
+    allowed.
 
     Args:
         encoded: A conversation.
         tokenizer: The tokenizer that encoded it; None checks the first rules only.
         chat_format: The format it is in, for the rules about answers.
         train_on: Which answers are to be trained.
+        weights: Of each answer: 0 where it is context and must not be trained, else 1. None
+            stands for 1 everywhere.
 
     Raises:
         ValueError: If a rule is broken. It says which one, and where.
@@ -100,7 +105,7 @@ def check_encoded(
             f"none of the {tokens} tokens is trained: drop such rows with drop_untrainable"
         )
     if tokenizer is not None:
-        _check_answers(encoded, tokenizer, chat_format, train_on)
+        _check_answers(encoded, tokenizer, chat_format, train_on, weights)
 
 
 def _check_lengths(encoded: EncodedChat) -> None:
@@ -114,16 +119,24 @@ def _check_answers(
     tokenizer: PreTrainedTokenizerBase,
     chat_format: str | ChatFormat,
     train_on: Literal["all", "last"],
+    weights: Sequence[int] | None,
 ) -> None:
     ids, mask = encoded.input_ids, encoded.assistant_mask
     spans = answer_spans(ids, tokenizer, chat_format)
     _, stop = _header_and_stop(tokenizer, chat_format)
+    given = [1] * len(spans) if weights is None else list(weights)
+    if len(given) < len(spans):  # truncation may have left fewer answers, and never more
+        raise ValueError(f"{len(given)} weights for {len(spans)} answers: give one for each")
+    context = {index for span, w in zip(spans, given, strict=False) if not w for index in span}
     wanted = {index for span in (spans if train_on == "all" else spans[-1:]) for index in span}
+    wanted -= context
     for index, trained in enumerate(mask):
         if trained == (index in wanted):
             continue
         token = f"token {index} ({tokenizer.decode([ids[index]])!r})"
         if trained:
+            if index in context:
+                raise ValueError(f"{token} is trained, but its answer has the weight 0")
             which = "an answer" if train_on == "all" else "the last answer"
             raise ValueError(f"{token} is trained, but it is no part of {which}")
         if ids[index] == stop:
@@ -210,7 +223,8 @@ def encode_for_training(
         Token ids and mask.
 
     Raises:
-        ValueError: If the last message is no answer, or `encode_chat` refuses the conversation.
+        ValueError: If the last message is no answer, no answer is left to train, or
+            `encode_chat` refuses the conversation.
 
     Chapter: sft/chat_templates.
     """
@@ -220,7 +234,14 @@ def encode_for_training(
             f"the last message is from the {messages[-1]['role']} and nobody answers it: a "
             "training row must end with the assistant, so add the answer or drop the row"
         )
-    check_encoded(encoded, tokenizer, chat_format, train_on=train_on)
+    weights = [int(is_trained(m)) for m in messages if m["role"] == "assistant"]
+    if not any(weights if train_on == "all" else weights[-1:]):
+        which = "every answer" if train_on == "all" else "the last answer"
+        raise ValueError(
+            f"{which} has the weight 0, so there is nothing to train: drop the row, or remove "
+            "the weight"
+        )
+    check_encoded(encoded, tokenizer, chat_format, train_on=train_on, weights=weights)
     return encoded
 
 

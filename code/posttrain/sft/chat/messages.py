@@ -6,16 +6,21 @@ Chapter: sft/chat_templates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 ROLES = ("system", "user", "assistant")
+_KEYS = frozenset({"role", "content", "weight"})
 
 
 class Message(TypedDict):
-    """One message of a conversation, as in TRL's column ``messages``."""
+    """One message of a conversation, as in TRL's column ``messages``.
+
+    An answer may have a ``weight``: 0 makes it context that is not trained, 1 changes nothing.
+    """
 
     role: str
     content: str
+    weight: NotRequired[int]
 
 
 class TemplateInjectionError(ValueError):
@@ -32,8 +37,8 @@ def check_messages(messages: Sequence[Message]) -> None:
         messages: The conversation.
 
     Raises:
-        ValueError: If there is no message, a message is no role and text, or the roles are not
-            in that order.
+        ValueError: If there is no message, a message is no role and text, the roles are not in
+            that order, or a weight is neither 0 nor 1 or stands at a message that is no answer.
 
     Chapter: sft/chat_templates.
     """
@@ -74,7 +79,8 @@ def _check_message(index: int, message: object) -> None:
         raise ValueError(
             f"message {index} ({role}) has content of type {type(content).__name__}: give a str"
         )
-    ignored = [key for key in message if key not in Message.__annotations__ and message[key]]
+    _check_weight(index, role, message.get("weight"))
+    ignored = [key for key in message if key not in _KEYS and not is_absent(message[key])]
     if ignored:
         raise ValueError(
             f"message {index} ({role}) also has {ignored[0]!r}, which would be lost: only "
@@ -87,6 +93,49 @@ def _check_message(index: int, message: object) -> None:
             f"message {index} ({role}) holds half of a surrogate pair at character "
             f"{error.start}, which is no text: replace it, or drop the conversation"
         ) from None
+
+
+def _check_weight(index: int, role: str, weight: Any) -> None:
+    if weight is None:
+        return
+    if role != "assistant":
+        raise ValueError(
+            f"message {index} ({role}) has a weight, but only answers are trained: remove it"
+        )
+    if not isinstance(weight, int | float) or weight not in (0, 1):
+        raise ValueError(
+            f"message {index} (assistant) has the weight {weight!r}: give 1 where the answer "
+            "is trained, 0 where it is context only"
+        )
+
+
+def is_absent(value: Any) -> bool:
+    """Say whether a field of a row holds nothing; zero and false are values.
+
+    Args:
+        value: The field's value. Libraries fill in None where only some rows have a field.
+
+    Returns:
+        True for None, an empty string, list or mapping.
+
+    Chapter: sft/chat_templates.
+    """
+    return value is None or (isinstance(value, str | list | tuple | Mapping) and not value)
+
+
+def is_trained(message: Message) -> bool:
+    """Say whether a message is an answer that the model learns to write.
+
+    Args:
+        message: A message that `check_messages` accepts.
+
+    Returns:
+        False for other roles, and for an answer with the weight 0.
+
+    Chapter: sft/chat_templates.
+    """
+    weight = message.get("weight")
+    return message["role"] == "assistant" and (weight is None or weight == 1)
 
 
 def refuse_markers(messages: Sequence[Message], markers: Iterable[str], way_out: str) -> None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from posttrain.sft.chat.formats import FORMATS, MARKER, ChatFormat, format_named
 from posttrain.sft.chat.messages import (
     Message,
     TemplateInjectionError,
     check_messages,
+    is_trained,
     refuse_markers,
 )
 
@@ -81,7 +82,7 @@ def render(
     turns = _turns(messages, written, add_generation_prompt)
     refuse_markers(messages, written.markers, "call encode_chat with markers='as_text'")
     text = written.bos
-    for role, content in turns:
+    for role, content, _ in turns:
         text += written.turn_start + role + written.role_end + content
         text += written.stop_token + written.after_stop
     if add_generation_prompt:
@@ -101,7 +102,8 @@ def encode_chat(
     """Encode a conversation, and mark what an assistant must learn to write.
 
     Trained are an answer's content and the stop token after it; headers, other roles and what
-    the template writes after the stop token are not.
+    the template writes after the stop token are not. Of an answer with the weight 0 nothing is:
+    it is context.
 
     The ids equal those of transformers' ``apply_chat_template(tokenize=True)``, but for two
     cases. (1) Where an answer starts with white space that BPE would merge with the newline of
@@ -116,7 +118,7 @@ def encode_chat(
         add_generation_prompt: Whether to open an assistant's turn at the end, untrained.
         markers: What to do with a message that contains a special token of the tokenizer:
             "refuse" it, or encode the letters of the token "as_text".
-        train_on: "all" answers, or the "last" one.
+        train_on: "all" answers, or the "last" one; an answer with the weight 0 in no case.
 
     Returns:
         Token ids and mask.
@@ -137,13 +139,13 @@ def encode_chat(
     if markers == "refuse":
         refuse_markers(messages, writer.special, "pass markers='as_text'")
 
-    answers = [index for index, (role, _) in enumerate(turns) if role == "assistant"]
-    trained = answers if train_on == "all" else answers[-1:]
+    last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
     writer.template(written.bos)
-    for index, (role, content) in enumerate(turns):
+    for index, (role, content, trained) in enumerate(turns):
+        trained = trained and (train_on == "all" or index == last)
         writer.template(written.turn_start + role + written.role_end)
-        writer.content(content, answer=role == "assistant", trained=index in trained)
-        writer.template(written.stop_token, trained=index in trained)
+        writer.content(content, answer=role == "assistant", trained=trained)
+        writer.template(written.stop_token, trained=trained)
         writer.template(written.after_stop)
     if add_generation_prompt:
         writer.template(written.turn_start + "assistant" + written.role_end)
@@ -247,23 +249,29 @@ def special_tokens(
     return special
 
 
+class _Turn(NamedTuple):
+    role: str
+    content: str
+    trained: bool
+
+
 def _turns(
     messages: Sequence[Message], written: ChatFormat, add_generation_prompt: bool
-) -> list[tuple[str, str]]:
-    """Return role and content of each turn, the default system message among them."""
+) -> list[_Turn]:
+    """Return the turns as they are written, the default system message among them."""
     check_messages(messages)
     if add_generation_prompt and messages[-1]["role"] == "assistant":
         raise ValueError(
             "add_generation_prompt=True asks for an answer, but the last message is one: leave "
             "that message out, or the option"
         )
-    turns = [(message["role"], message["content"]) for message in messages]
-    if written.default_system is not None and turns[0][0] != "system":
-        turns.insert(0, ("system", written.default_system))
+    turns = [_Turn(m["role"], m["content"], is_trained(m)) for m in messages]
+    if written.default_system is not None and turns[0].role != "system":
+        turns.insert(0, _Turn("system", written.default_system, trained=False))
     if written.trims_content:
-        turns = [(role, content.strip()) for role, content in turns]
+        turns = [turn._replace(content=turn.content.strip()) for turn in turns]
     if written.system_preamble:
-        turns[0] = ("system", written.system_preamble + turns[0][1])
+        turns[0] = turns[0]._replace(content=written.system_preamble + turns[0].content)
     return turns
 
 

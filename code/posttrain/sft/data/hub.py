@@ -8,7 +8,6 @@ Chapter: sft/fine_tuning.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from posttrain.core.errors import AssetError
+from posttrain.core.storage.json_rows import JsonRow, read_json_rows
 from posttrain.core.storage.paths import data_folder
-from posttrain.sft.chat.messages import Message
+from posttrain.sft.chat.messages import Message, is_absent
 
 HUB_NAME = "yahma/alpaca-cleaned"
 HUB_REVISION = "12567cabf869d7c92e573c7c783905fc160e9639"
@@ -35,7 +35,10 @@ _OTHER_FIELDS = frozenset(  # of Alpaca's relatives; they say nothing that a con
 )  # fmt: skip
 _NO_INPUT = frozenset({"", "<noinput>"})
 
-_MARKER = re.compile(r"<\|\w+\|>")
+MARKER_LIKE = re.compile(r"<\|\w+\|>")
+"""What templates write in many formats; no tokenizer is needed to see it."""
+
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 OnError = Literal["drop", "raise"]
 
@@ -66,7 +69,8 @@ class MappedRows:
     Attributes:
         rows: The conversations, in order.
         dropped: Number of rows left out, by reason.
-        first_dropped: The first error message of each reason, with the number of its row.
+        first_dropped: The first error message of each reason, with the line of its row in the
+            file, or the row's number from 0.
     """
 
     rows: list[ChatRow]
@@ -88,7 +92,7 @@ def alpaca_messages(
     taken too, if they have one instance.
 
     Args:
-        row: Text in ``instruction``, ``input`` (may be empty or missing) and ``output``.
+        row: Text in ``instruction``, ``input`` (may be empty, None or missing) and ``output``.
         max_characters: Longest row to take, all three fields together.
 
     Returns:
@@ -109,7 +113,7 @@ def alpaca_messages(
     for name, text in (("instruction", instruction), ("output", output)):
         if not text:
             raise MalformedRowError(f"empty {name}", f"the field {name!r} holds no text")
-    if marker := _MARKER.search("\n".join((instruction, given, output))):
+    if marker := MARKER_LIKE.search("\n".join((instruction, given, output))):
         raise MalformedRowError(
             "special token", f"the text contains {marker.group()}, which templates write"
         )
@@ -126,7 +130,7 @@ def map_rows(
     """Turn rows of Alpaca's format into conversations.
 
     Args:
-        rows: Rows; see `alpaca_messages`.
+        rows: Rows; see `alpaca_messages`. Those of `read_json_rows` know their line.
         on_error: What to do with a malformed row: "drop" and count it, or "raise".
         max_characters: As in `alpaca_messages`.
 
@@ -143,14 +147,15 @@ def map_rows(
         raise ValueError(f"on_error is {on_error!r}: give 'drop' or 'raise'")
     mapped = MappedRows([], Counter())
     for index, row in enumerate(rows):
+        where = f"line {row.line}" if isinstance(row, JsonRow) else f"row {index}"
         try:
-            messages = alpaca_messages(row, max_characters=max_characters)
+            messages = alpaca_messages(value_of(row), max_characters=max_characters)
         except MalformedRowError as error:
             if on_error == "raise":
                 details = str(error).removeprefix(f"{error.reason}: ")
-                raise MalformedRowError(error.reason, f"row {index}: {details}") from None
+                raise MalformedRowError(error.reason, f"{where}: {details}") from None
             mapped.dropped[error.reason] += 1
-            mapped.first_dropped.setdefault(error.reason, f"row {index}: {error}")
+            mapped.first_dropped.setdefault(error.reason, f"{where}: {error}")
         else:
             mapped.rows.append({"messages": messages})
     return mapped
@@ -168,8 +173,8 @@ def load_alpaca(
     Args:
         split: Part of the set on the hub, such as "train[:1000]". A file is read whole, so
             only "train" fits one.
-        source: A file with one JSON object per line or one JSON list, or a folder with one
-            such file. None looks into the folder ``alpaca-cleaned`` of POSTTRAIN_DATA, then
+        source: A file that `read_json_rows` can read, or a folder with one such file. None
+            looks into the folder ``alpaca-cleaned`` of POSTTRAIN_DATA, then
             asks the hub.
         on_error: As in `map_rows`.
         max_characters: As in `alpaca_messages`.
@@ -201,17 +206,39 @@ def load_alpaca(
     return mapped
 
 
+def value_of(row: Any) -> Any:
+    """Return what a row of a file holds.
+
+    Args:
+        row: A row of `read_json_rows`, or any other value, which is returned as it is.
+
+    Returns:
+        The value.
+
+    Raises:
+        MalformedRowError: If the row could not be read.
+
+    Chapter: sft/fine_tuning.
+    """
+    if not isinstance(row, JsonRow):
+        return row
+    if row.problem is not None:
+        raise MalformedRowError("broken JSON", row.problem.partition(": ")[2])
+    return row.value
+
+
 def _texts(row: Any) -> tuple[str, str, str]:
     """Read the three fields of a row, without space around them."""
     if not isinstance(row, Mapping):
         raise MalformedRowError(
             "not a row", f"{type(row).__name__}; a mapping with {', '.join(FIELDS)} is needed"
         )
-    if unknown := sorted(str(name) for name in row.keys() - _OTHER_FIELDS - set(FIELDS)):
+    held = {name for name, value in row.items() if not is_absent(value)}
+    if unknown := sorted(map(str, held - _OTHER_FIELDS - set(FIELDS))):
         raise MalformedRowError(
             "unknown field", f"{', '.join(unknown)}; known are {', '.join(FIELDS)}"
         )
-    if "instances" in row:
+    if row.get("instances") is not None:
         instances = row["instances"]
         one = isinstance(instances, list) and len(instances) == 1
         if not (one and isinstance(instances[0], Mapping)):
@@ -224,7 +251,9 @@ def _texts(row: Any) -> tuple[str, str, str]:
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name, "" if name == "input" else None)
+    value = row.get(name)
+    if value is None and name == "input":
+        return ""
     if value is None:
         raise MalformedRowError(f"missing {name}", f"the field {name!r} is missing or None")
     if not isinstance(value, str):
@@ -234,34 +263,16 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return value.strip()
 
 
-def _from_file(path: Path) -> list[Any]:
-    files = [path]
+def _from_file(path: Path) -> list[JsonRow]:
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl"))
-    if len(files) != 1 or not files[0].is_file():
-        raise AssetError(
-            f"{path} is no file and no folder with exactly one .json or .jsonl file: name the "
-            "file"
-        )
-    try:
-        text = files[0].read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            rows: list[Any] = json.loads(text)
-            return rows
-        return [_json_or_text(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError) as error:  # unreadable, no UTF-8, or a list that is no JSON
-        raise AssetError(
-            f"{files[0]} cannot be read ({error}): it must hold one JSON object per line, or "
-            "one JSON list"
-        ) from error
-
-
-def _json_or_text(line: str) -> Any:
-    """Read a line; one that is no JSON stays text, and is then reported as no row."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return line
+        files = [file for file in path.iterdir() if file.name.endswith(_SUFFIXES)]
+        if len(files) != 1:
+            raise AssetError(
+                f"{path} holds {len(files)} .json and .jsonl files: leave exactly one, or "
+                "name the file"
+            )
+        path = files[0]
+    return read_json_rows(path)
 
 
 def _from_hub(split: str) -> Iterable[Any]:

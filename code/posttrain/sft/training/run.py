@@ -293,8 +293,8 @@ def fine_tuned(
     if preset.engine != "by_hand" or preset.dataset != "reckoning":
         raise ValueError(
             f"the preset {preset.name!r} trains {preset.dataset} with {preset.engine}: run "
-            f"posttrain sft --preset {preset.name}, or call posttrain.sft.command.run_engine "
-            "with examples of your own"
+            f"posttrain sft --preset {preset.name}, or call run_engine of "
+            "posttrain.sft.training.engines with examples of your own"
         )
     if examples < 0:
         raise ValueError(f"{examples} examples cannot be kept: give a number, or 0 for all")

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import SFTPreset, dtype_of
+from posttrain.sft.training.watching import Watching
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -146,6 +148,7 @@ def fit(
     preset: SFTPreset,
     folder: Path,
     validation: Sequence[EncodedChat] = (),
+    watching: Watching | None = None,
 ) -> EngineRun:
     """Run TRL's SFTTrainer on a model that has its adapter already.
 
@@ -161,6 +164,7 @@ def fit(
         preset: Schedule, optimizer and batch.
         folder: Gets the adapter.
         validation: Encoded conversations to be measured on.
+        watching: How the run is shown; not at all where it is left out.
 
     Returns:
         What happened.
@@ -169,8 +173,9 @@ def fit(
     """
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTTrainer  # type: ignore[attr-defined]
+
+    from posttrain.sft.training.trl_watching import WatchCallback
 
     validate = bool(validation) and preset.training.eval_steps > 0
     examples = examples[: len(examples) - len(examples) % preset.batch_size]
@@ -190,11 +195,13 @@ def fit(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    if watching is not None:
+        trainer.add_callback(WatchCallback(watching, preset, tokenizer))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(own)))
+    trainer.train(resume_from_checkpoint=last_checkpoint(own))
     seconds = time.perf_counter() - started
     log = trainer.state.log_history
     model.save_pretrained(str(folder / "adapter"))
@@ -210,6 +217,36 @@ def fit(
             if "eval_loss" in entry
         },
     )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Find the newest checkpoint of TRL's trainer that was written to its end.
+
+    A kill may leave half of one; it is removed. The trainer writes ``trainer_state.json`` last,
+    and keeps in it where the best checkpoint lay: after a move to another folder or machine,
+    that is put right.
+
+    Args:
+        folder: Where the trainer writes.
+
+    Returns:
+        The checkpoint's folder, or ``None``.
+
+    Chapter: sft/your_model.
+    """
+    whole: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            step = int(state["global_step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(path)
+            continue
+        if best := state.get("best_model_checkpoint"):
+            state["best_model_checkpoint"] = str(folder / Path(best).name)
+            write_json_atomic(path / "trainer_state.json", state)
+        whole.append((step, path))
+    return str(max(whole)[1]) if whole else None
 
 
 def _fingerprint(model: PeftModel, examples: Sequence[EncodedChat], preset: SFTPreset) -> str:
@@ -229,6 +266,7 @@ def run_trl(
     *,
     adapter: Path | None = None,
     validation: Sequence[EncodedChat] = (),
+    watching: Watching | None = None,
 ) -> EngineRun:
     """Train with TRL and PEFT in this process.
 
@@ -238,6 +276,7 @@ def run_trl(
         folder: Gets the adapter.
         adapter: Start from this one; a new one is drawn where it is left out.
         validation: Encoded conversations to be measured on; see :func:`fit`.
+        watching: How the run is shown.
 
     Returns:
         What happened.
@@ -267,7 +306,7 @@ def run_trl(
         else get_peft_model(model, peft_config(preset.lora))
     )
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    return fit(tuned, tokenizer, examples, preset, folder, validation)
+    return fit(tuned, tokenizer, examples, preset, folder, validation, watching)
 
 
 def model_source(name: str) -> str:

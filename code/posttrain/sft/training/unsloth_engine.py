@@ -24,6 +24,7 @@ from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import SFTPreset
 from posttrain.sft.training.trl_engine import EngineRun
+from posttrain.sft.training.watching import Watching
 
 
 class EngineError(PosttrainError):
@@ -37,15 +38,18 @@ def run_unsloth(
     *,
     adapter: Path | None = None,
     validation: Sequence[EncodedChat] = (),
+    watching: Watching | None = None,
 ) -> EngineRun:
     """Train with Unsloth in a process of its own.
 
     Args:
         preset: The run; with ``quantization="nf4"`` the weights are held in 4 bits.
         examples: Encoded conversations, in the order of training.
-        folder: Gets the adapter, and ``log.txt`` with all that Unsloth says.
+        folder: Gets the adapter, and ``log.txt`` with all that Unsloth says. Where the run is
+            watched, its lines are printed as they come.
         adapter: Start from this one; a new one is drawn where it is left out.
         validation: Encoded conversations to be measured on.
+        watching: How the run is shown.
 
     Returns:
         What happened.
@@ -62,36 +66,48 @@ def run_unsloth(
         "examples": [asdict(example) for example in examples],
         "adapter": str(adapter) if adapter else None,
         "validation": [asdict(example) for example in validation],
+        "watching": asdict(watching) if watching else None,
     }
     write_json_atomic(folder / "job.json", job)
     log = folder / "log.txt"
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with log.open("wb") as output:
-        finished = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "posttrain.sft.training.unsloth_worker",
-                str(folder.resolve()),
-            ],
-            cwd=folder,  # Unsloth writes a folder of compiled code where it runs
-            env={**os.environ, **quiet},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+    worker = "posttrain.sft.training.unsloth_worker"
+    with subprocess.Popen(
+        [sys.executable, "-m", worker, str(folder.resolve())],
+        cwd=folder,  # Unsloth writes a folder of compiled code where it runs
+        env={**os.environ, **quiet},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            code = _forward(process, log, show=watching is not None and watching.show)
+        except BaseException:  # such as Ctrl-C: no training goes on behind one's back
+            process.terminate()
+            raise
     result = folder / "result.json"
-    if finished.returncode or not result.is_file():
+    if code or not result.is_file():
         said = log.read_text(encoding="utf-8", errors="replace").strip()
         end = " / ".join(said.splitlines()[-4:])
         raise EngineError(
-            f"Unsloth's process ended with code {finished.returncode}: {end[-400:]} "
-            f"(all of it: {log})"
+            f"Unsloth's process ended with code {code}: {end[-400:]} (all of it: {log})"
         )
     found = json.loads(result.read_text(encoding="utf-8"))
     losses = {int(step): loss for step, loss in found["validation"].items()}  # JSON has text
     return EngineRun(**{**found, "adapter": Path(found["adapter"]), "validation": losses})
+
+
+def _forward(process: subprocess.Popen[bytes], log: Path, *, show: bool) -> int:
+    """Write all that a process says to a file, and print it as it comes."""
+    assert process.stdout is not None
+    with log.open("wb") as file:
+        for line in process.stdout:
+            file.write(line)
+            file.flush()
+            if show:
+                sys.stdout.write(line.decode(errors="replace"))
+                sys.stdout.flush()
+    return process.wait()
 
 
 def preset_from(fields: dict[str, Any]) -> SFTPreset:

@@ -30,6 +30,7 @@ def main(folder: Path) -> None:
     from posttrain.sft.presets import dtype_of
     from posttrain.sft.training.trl_engine import fit, model_source
     from posttrain.sft.training.unsloth_engine import preset_from
+    from posttrain.sft.training.watching import watching_from
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     preset = preset_from(job["preset"])
@@ -64,7 +65,8 @@ def main(folder: Path) -> None:
     examples, validation = (
         [EncodedChat(**example) for example in job[part]] for part in ("examples", "validation")
     )
-    run = fit(model, tokenizer, examples, preset, folder, validation)
+    watching = watching_from(job.get("watching"))
+    run = fit(model, tokenizer, examples, preset, folder, validation, watching)
     write_json_atomic(folder / "result.json", {**asdict(run), "adapter": str(run.adapter)})
 
 
