@@ -21,13 +21,15 @@ from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
 from posttrain.sft.adapters.files import load_adapter, save_adapter
-from posttrain.sft.adapters.injection import inject_lora
+from posttrain.sft.adapters.injection import inject_lora, lora_layers
+from posttrain.sft.adapters.peft_models import check_same_adapter
 from posttrain.sft.chat.template import EncodedChat
-from posttrain.sft.presets import SFTPreset
+from posttrain.sft.presets import SFTPreset, dtype_of
 from posttrain.sft.training.evaluation import mean_loss
 from posttrain.sft.training.loss import sft_loss
-from posttrain.sft.training.packing import PackedBatch, PackedBatches
+from posttrain.sft.training.packing import PackedBatch, PackedBatches, examples_digest
 from posttrain.sft.training.run import base_model
+from posttrain.sft.training.run_checks import check_examples, check_outcome
 from posttrain.sft.training.trl_engine import EngineRun
 from posttrain.sft.training.watching import Watching
 
@@ -61,8 +63,18 @@ def run_by_hand(
     Returns:
         What happened.
 
+    Raises:
+        ValueError: If the examples do not fill a step, one cannot be trained as it is, or
+            ``adapter`` is none of the preset's shape.
+        ArtifactError: If the folder holds a checkpoint of another run, or a damaged one.
+        TrainingDiverged: If the guard stops the run.
+        TrainingIncomplete: If the adapter has not changed at the end.
+
     Chapter: sft/your_model.
-    """
+    """  # noqa: DOC502
+    check_examples(examples, validation, preset)
+    if adapter is not None:
+        check_same_adapter(adapter, preset.lora)
     training, scratch = preset.training, folder / "checkpoint"
     model = base_model(preset)
     if adapter is None:
@@ -107,7 +119,18 @@ def run_by_hand(
             description=preset.name,
             history=history,
             on_step=None if shown is None else on_step,
+            identity={
+                "lora": lora,
+                "quantization": preset.quantization,
+                "dtype": dtype_of(preset),
+                "chat_format": preset.chat_format,
+                "max_length": preset.max_length,
+                "batch_size": preset.batch_size,
+                "validation": examples_digest(validation),
+            },
         )
+        updates = (layer.lora_B for layer in lora_layers(model).values())
+        check_outcome(len(history.loss), preset, updates)
     finally:
         if shown is not None:
             shown.close()
@@ -155,9 +178,7 @@ class _Shown:
         )
         self._tokens = tokens
         if self._watching.due(step, self._preset.training.max_steps):
-            model.eval()
             log.samples(step, self._answers(model))
-            model.train()
 
     def evaluation(self, model: GPT, step: int, numbers: dict[str, float]) -> None:
         """Show an evaluation, and the answers before the first step."""

@@ -38,10 +38,10 @@ from posttrain.sft.training.evaluation import (
     row_name,
     tokenizer_of,
 )
-from posttrain.sft.training.example_checks import check_examples, check_outcome
 from posttrain.sft.training.loss import sft_loss
 from posttrain.sft.training.packed_forward import cached_streams
 from posttrain.sft.training.packing import PackedBatch, PackedBatches, examples_digest
+from posttrain.sft.training.run_checks import check_examples, check_outcome
 
 
 @dataclass(frozen=True)

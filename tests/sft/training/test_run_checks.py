@@ -1,4 +1,4 @@
-"""sft.training.example_checks: what no engine may train, and what no engine may call a run."""
+"""sft.training.run_checks: what no engine may train, and what no engine may call a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from posttrain.core.errors import TrainingDiverged, TrainingIncomplete
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import CPU, SFTPreset
-from posttrain.sft.training.example_checks import check_examples, check_outcome
+from posttrain.sft.training.run_checks import check_examples, check_outcome
 
 GOOD = EncodedChat([5, 6, 7, 8], [0, 0, 1, 1])
 PRESET = replace(CPU, batch_size=2, max_length=4)
