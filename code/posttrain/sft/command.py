@@ -20,8 +20,8 @@ from posttrain.sft.runs.own_run import (
     PreparedRun,
     RunRequest,
     execute_run,
+    identity_of,
     prepare_run,
-    run_identity,
 )
 
 
@@ -85,7 +85,7 @@ def sft_command(
 
 
 def _own_folder(run: PreparedRun) -> Path:
-    text = json.dumps(run_identity(run), sort_keys=True, default=plain)
+    text = json.dumps(identity_of(run), sort_keys=True, default=plain)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     return home() / "runs" / f"sft-{run.preset.name}-{key}"
 

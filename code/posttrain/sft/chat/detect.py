@@ -60,7 +60,7 @@ def _agrees(tokenizer: PreTrainedTokenizerBase, name: str) -> bool:
     for conversation in (_TURNS, [_SYSTEM, *_TURNS]):
         try:
             theirs = tokenizer.apply_chat_template(
-                [dict(message) for message in conversation],
+                [{"role": m["role"], "content": m["content"]} for m in conversation],
                 tokenize=False,
                 add_generation_prompt=True,
                 date_string=_FIXED_DATE,

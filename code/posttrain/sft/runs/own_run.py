@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FIXED_PROMPTS = 3  # held-out rows whose answers are shown on the way
+LONGEST_SHOWN = 48  # tokens of their answers
+SHOWN = 3  # times that they are answered, beside the first
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ def execute_run(
     check_device(preset)
     if run.plan is not None:
         refuse_what_cannot_fit(run.plan)
-    folder.begin(run_identity(run), {"data": run.rows.facts(), "base": preset.model})
+    folder.begin(identity_of(run), {"data": run.rows.facts(), "base": preset.model})
     before = _measured_before(run, folder, say)
     engine = run_engine(
         preset,
@@ -323,7 +325,7 @@ def execute_run(
     return FinishedRun(out, preset, engine, measured)
 
 
-def run_identity(run: PreparedRun) -> dict[str, Any]:
+def identity_of(run: PreparedRun) -> dict[str, Any]:
     """List all that decides the result. Where the model lies does not.
 
     Args:
@@ -356,9 +358,26 @@ def _watching(run: PreparedRun, out: Path) -> Watching:
         prompts,
         run.tokenizer,
         run.preset.chat_format,
-        sample_steps=run.preset.training.eval_steps or run.preset.training.max_steps,
+        sample_steps=max(1, run.preset.training.max_steps // SHOWN),
+        max_new_tokens=min(longest_answer(run), LONGEST_SHOWN),
         report_to=run.request.report_to,
     )
+
+
+def longest_answer(run: PreparedRun) -> int:
+    """Say how long an answer may become while it is measured.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Twice the longest answer of its rows, at most 256, in tokens: an answer that goes on for
+        longer is wrong whatever it says.
+
+    Chapter: sft/your_model.
+    """
+    longest = max(sum(x.assistant_mask) for x in (*run.examples, *run.held_out))
+    return min(2 * longest, 256)
 
 
 def _measured_before(
@@ -385,7 +404,9 @@ def _measure(run: PreparedRun, adapter: Path | None) -> Measured:
         quantization=preset.quantization,
         device=preset.device,
     )
-    return measure(speaker, tokenizer, run.held_out, run.asked, preset.chat_format)
+    return measure(
+        speaker, tokenizer, run.held_out, run.asked, preset.chat_format, longest_answer(run)
+    )
 
 
 def copy_adapter(source: Path, target: Path) -> None:

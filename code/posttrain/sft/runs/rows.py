@@ -16,7 +16,7 @@ from typing import Any, Literal
 from posttrain.sft.data.dataset import build_dataset
 from posttrain.sft.data.duplicates import find_leaks
 from posttrain.sft.data.hub import ChatRow, load_alpaca
-from posttrain.sft.data.own_rows import OwnRows, load_rows, split_rows
+from posttrain.sft.data.own_rows import OwnRows, load_rows, questions_of, split_rows
 from posttrain.sft.presets import SFTPreset
 
 HELD_OUT = 200  # of the preset's own data: forward passes alone, 4 % of the time of 100 steps
@@ -126,8 +126,10 @@ def load_run_rows(
         return _preset_rows(preset, seed)
     own = load_rows(data, on_bad_row=on_bad_row)
     if validation is None:
-        train, held_out = split_rows(own.rows, seed=seed)
-        return _checked(own, train, held_out, own.dropped, here=True)
+        if len(set(questions_of(own.rows)[0])) < 2:  # one question cannot lie on both sides
+            return _checked(own, own.rows, [], own.dropped, here=True)
+        train, held_out = split_rows(own, seed=seed)
+        return _checked(own, train.rows, held_out.rows, own.dropped, here=True)
     other = load_rows(validation, on_bad_row=on_bad_row)
     return _checked(own, own.rows, other.rows, own.dropped + other.dropped, here=False)
 
@@ -140,13 +142,10 @@ def _checked(
     *,
     here: bool,
 ) -> RunRows:
-    questions = {"train": _questions(train), "validation": _questions(held_out)}
-    leaks = find_leaks(questions) if held_out else []
+    asked = questions_of(train, held_out)
+    splits = dict(zip(("train", "validation"), asked, strict=True))
+    leaks = find_leaks(splits) if held_out else []
     return RunRows(train, held_out, own.source, own.format, dropped, len(leaks), here)
-
-
-def _questions(rows: Sequence[ChatRow]) -> list[str]:
-    return [next(m["content"] for m in row["messages"] if m["role"] == "user") for row in rows]
 
 
 def _preset_rows(preset: SFTPreset, seed: int) -> RunRows:

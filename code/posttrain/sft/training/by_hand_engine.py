@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,7 @@ def run_by_hand(
             checkpoint_folder=scratch,
             description=preset.name,
             history=history,
+            identity=_identity(preset),
             on_step=None if shown is None else on_step,
             identity={
                 "lora": lora,
@@ -147,6 +149,12 @@ def run_by_hand(
         adapter=result,
         validation={e["step"]: e["val_loss"] for e in history.evaluations if "val_loss" in e},
     )
+
+
+def _identity(preset: SFTPreset) -> dict[str, Any]:
+    """What decides the result, as the loop does not know it; where the model lies does not."""
+    fields = asdict(preset)
+    return {name: value for name, value in fields.items() if name not in ("name", "model")}
 
 
 class _Shown:
