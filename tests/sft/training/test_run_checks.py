@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from posttrain.core.errors import TrainingDiverged, TrainingIncomplete
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import CPU, SFTPreset
+from posttrain.sft.training.engines import ENGINES
 from posttrain.sft.training.run_checks import check_examples, check_outcome
 
 GOOD = EncodedChat([5, 6, 7, 8], [0, 0, 1, 1])
@@ -109,3 +111,48 @@ def test_an_adapter_that_is_no_number_has_diverged(value: float) -> None:
     broken = torch.tensor([[1.0, value]])
     with pytest.raises(TrainingDiverged, match="the adapter holds NaN or infinity"):
         check_outcome(STEPS, PRESET, [MOVED, broken])
+
+
+# --- the same in every engine, before anything is loaded ---
+
+
+def refused(
+    engine: str, preset: SFTPreset, examples: list[EncodedChat], held_out: list[EncodedChat]
+) -> str:
+    with pytest.raises(ValueError) as caught:
+        ENGINES[engine](
+            replace(preset, model="no/such-model"), examples, Path("no/such/folder"),
+            validation=held_out,
+        )  # fmt: skip
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("examples", "held_out", "sentence"),
+    [
+        ([], [], "0 examples do not fill one step of batch_size 2 x"),
+        ([GOOD], [], "1 examples do not fill one step of batch_size 2 x"),
+        (
+            [GOOD, EncodedChat([5, 6, 7, 8, 9], [0, 0, 0, 0, 1])],
+            [],
+            "training example 1, counted",
+        ),
+        (
+            [GOOD, EncodedChat([5, 6, 7], [0, 1])],
+            [],
+            "training example 1, counted from 0: 2 mask",
+        ),
+        (
+            [GOOD, EncodedChat([5, 6], [0, 0])],
+            [],
+            "training example 1, counted from 0: none of",
+        ),
+        ([GOOD, GOOD], [EncodedChat([5] * 9, [0] * 8 + [1])], "validation example 0, counted"),
+    ],
+)
+def test_every_engine_refuses_the_same(
+    examples: list[EncodedChat], held_out: list[EncodedChat], sentence: str
+) -> None:
+    assert set(ENGINES) == {"by_hand", "trl", "unsloth"}
+    said = {refused(engine, PRESET, examples, held_out) for engine in ENGINES}
+    assert len(said) == 1 and said.pop().startswith(sentence)

@@ -62,8 +62,9 @@ def check_peft_names(model: Any, names: set[str], folder: Path) -> None:
     """
     from peft import get_peft_model_state_dict
 
-    own = set(get_peft_model_state_dict(model))
-    for kind, differing in (("lacks", own - names), ("holds what fits nothing:", names - own)):
+    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    strange = names - own - set(model.state_dict())  # embeddings may be saved beside an adapter
+    for kind, differing in (("lacks", own - names), ("holds what fits nothing:", strange)):
         if differing:
             raise ValueError(
                 f"{folder / WEIGHTS_NAME} {kind} {min(differing)}, of {len(differing)} weights "
@@ -84,7 +85,7 @@ def check_same_adapter(folder: Path, config: LoRAConfig) -> None:
             be ignored.
 
     Chapter: sft/your_model.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     given = read_adapter_config(folder)
     for name, value in given.items():
         wanted = getattr(config, name)

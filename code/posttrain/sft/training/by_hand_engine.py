@@ -12,17 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from posttrain.core.assets import load_tokenizer
 from posttrain.core.training.checkpoints import History
+from posttrain.core.training.identity import tensor_digest
 from posttrain.core.training.loop import train
 from posttrain.core.training.run_log import RunLog
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
 from posttrain.sft.adapters.files import load_adapter, save_adapter
-from posttrain.sft.adapters.injection import inject_lora, lora_layers
+from posttrain.sft.adapters.injection import inject_lora, lora_layers, lora_parameters
 from posttrain.sft.adapters.peft_models import check_same_adapter
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import SFTPreset, dtype_of
@@ -58,7 +60,7 @@ def run_by_hand(
         folder: Gets the adapter, and a checkpoint while it runs.
         adapter: Start from this one; a new one is drawn where it is left out.
         validation: Encoded conversations to be measured on every ``eval_steps``; the adapter of
-            the lowest loss is kept.
+            the lowest loss is kept, that before the first step left out.
         watching: How the run is shown; a progress bar where it is left out.
 
     Returns:
@@ -98,8 +100,8 @@ def run_by_hand(
         row: dict[str, Any] = {}
         if validation:
             row["val_loss"] = mean_loss(current, validation)
-            earlier = (e["val_loss"] for e in history.evaluations)
-            if row["val_loss"] < min(earlier, default=math.inf):
+            earlier = (e["val_loss"] for e in history.evaluations if e["step"])
+            if step and row["val_loss"] < min(earlier, default=math.inf):
                 save_adapter(current, lora, best, base_model_name=preset.model)
         if shown is not None:
             shown.evaluation(current, step, row)
@@ -119,16 +121,12 @@ def run_by_hand(
             checkpoint_folder=scratch,
             description=preset.name,
             history=history,
-            identity=_identity(preset),
             on_step=None if shown is None else on_step,
             identity={
-                "lora": lora,
-                "quantization": preset.quantization,
+                **_identity(preset),
                 "dtype": dtype_of(preset),
-                "chat_format": preset.chat_format,
-                "max_length": preset.max_length,
-                "batch_size": preset.batch_size,
                 "validation": examples_digest(validation),
+                "start": None if adapter is None else _digest(model),
             },
         )
         updates = (layer.lora_B for layer in lora_layers(model).values())
@@ -155,6 +153,11 @@ def _identity(preset: SFTPreset) -> dict[str, Any]:
     """What decides the result, as the loop does not know it; where the model lies does not."""
     fields = asdict(preset)
     return {name: value for name, value in fields.items() if name not in ("name", "model")}
+
+
+def _digest(model: GPT) -> str:
+    parts = [parameter.detach().flatten() for parameter in lora_parameters(model).values()]
+    return tensor_digest(torch.cat(parts))
 
 
 class _Shown:
