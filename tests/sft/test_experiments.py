@@ -76,7 +76,8 @@ def test_each_run_has_answers_of_its_own(
 ) -> None:
     monkeypatch.setattr(experiments, "tuned_model", lambda run: None)
     runs: list[Any] = [
-        SimpleNamespace(artifact=SimpleNamespace(folder=Path(key))) for key in ("a", "b")
+        SimpleNamespace(preset=CPU, artifact=SimpleNamespace(folder=Path(key)))
+        for key in ("a", "b")
     ]
     for run in (None, *runs):
         answers_of(run)

@@ -268,3 +268,43 @@ def test_the_type_that_a_preset_computes_in(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(presets, "preferred_dtype", lambda: torch.float64)
     assert dtype_of(replace(CPU, dtype="auto")) == torch.float64
     assert dtype_of(replace(CPU, dtype="float16")) == torch.float16
+
+
+# --- what no preset can be ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("engine", "deepspeed", "engine is 'deepspeed': choose one of 'by_hand', 'trl', 'uns"),
+        ("engine", None, "engine is None: choose one of"),
+        ("quantization", "int8", "quantization is 'int8': choose one of 'nf4', None"),
+        ("quantization", "", "quantization is '': choose one of"),
+        ("dtype", "fp16", "dtype is 'fp16': choose one of 'auto', 'bfloat16', 'float16', 'flo"),
+        ("device", "gpu", "device is 'gpu': choose one of 'cpu', 'cuda'"),
+        ("dataset", "alpaca", "dataset is 'alpaca': choose one of 'reckoning', 'alpaca-clean"),
+        ("chat_format", "llama-4", "chat_format is 'llama-4': choose one of 'chatml', 'smollm"),
+        ("chat_format", None, "chat_format is None: give a text"),
+        ("chat_format", FORMATS["smollm2"], "chat_format is ChatFormat.*: give a text"),
+        ("model", "", "model is '': give a text"),
+        ("name", 3, "name is 3: give a text"),
+        ("batch_size", 0, "batch_size is 0: give a whole number from 1 up"),
+        ("batch_size", True, "batch_size is True: give a whole number from 1 up"),
+        ("max_length", 1.5, "max_length is 1.5: give a whole number from 1 up"),
+        ("lora", {"r": 8}, "lora is .*: give a LoRAConfig"),
+        ("training", None, "training is None: give a TrainingConfig"),
+    ],
+)
+def test_a_setting_that_nothing_answers_to_is_refused(
+    name: str, value: object, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        replace(CPU, **{name: value})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_that_is_offered_is_accepted() -> None:
+    for name in FORMATS:
+        assert replace(CPU, chat_format=name).chat_format == name
+    for quantization in ("nf4", None):
+        assert replace(T4, quantization=quantization).quantization == quantization

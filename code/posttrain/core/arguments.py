@@ -57,7 +57,8 @@ def token_ids(values: object, name: str) -> list[int]:
         if isinstance(values, str | bytes | Mapping):
             raise TypeError
         given = values.tolist() if hasattr(values, "tolist") else values
-        return [_index(value) for value in cast(Iterable[object], given)]
+        found = list(cast(Iterable[Any], given))
+        return found if all(type(x) is int for x in found) else [_index(x) for x in found]
     except TypeError:
         raise ValueError(
             f"{name} is {shortened(values)}: give a flat sequence of token ids, such as [2] or "

@@ -20,6 +20,10 @@ class RecordError(PosttrainError):
     """A recorded run is missing, damaged, or cannot be made."""
 
 
+class TrainingIncomplete(PosttrainError):
+    """A run ended before its steps were taken, or without having trained anything."""
+
+
 class TrainingDiverged(PosttrainError):
     """Training stopped because the loss or the gradient stopped making sense.
 

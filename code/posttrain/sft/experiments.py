@@ -115,7 +115,7 @@ def answers_of(
 
     Chapter: sft/fine_tuning.
     """
-    data = build_dataset()
+    data, preset = build_dataset(), CPU if run is None else run.preset
     rows = data["test"]
 
     def build(out: Path, scratch: Path) -> None:
@@ -123,7 +123,7 @@ def answers_of(
         from posttrain.sft.training.evaluation import plain_model
 
         model = base_model(CPU) if run is None else tuned_model(run)
-        packed, tokenizer = PackedGPT(plain_model(model)), tokenizer_of(CPU.model)
+        packed, tokenizer = PackedGPT(plain_model(model)), tokenizer_of(preset.model)
         texts = [""] * len(rows)
         for kind in sorted({row["kind"] for row in rows}) if prompt == "few-shot" else [None]:
             chosen = [i for i, row in enumerate(rows) if kind in (None, row["kind"])]
@@ -132,9 +132,10 @@ def answers_of(
             else:
                 asked = [few_shot_prompt(rows[i], data["train"], k=shots) for i in chosen]
             shared = 1 if kind is None else 1 + 2 * shots  # the system message, or all shots
-            for i, text in zip(
-                chosen, write_answers(packed, tokenizer, asked, shared=shared), strict=True
-            ):
+            written = write_answers(
+                packed, tokenizer, asked, shared=shared, chat_format=preset.chat_format
+            )
+            for i, text in zip(chosen, written, strict=True):
                 texts[i] = text
         write_json_atomic(out / "texts.json", texts)
 
@@ -145,7 +146,7 @@ def answers_of(
             "run": run.artifact.folder.name if run else None,
             "prompt": prompt,
             "shots": shots,
-            "dtype": str(dtype_of(CPU)),
+            "dtype": str(dtype_of(preset)),
         },
         data=dataset_hash([*rows, *(data["train"] if prompt == "few-shot" else [])]),
         modules=[__name__],
@@ -163,11 +164,20 @@ def losses_elsewhere(run: SFTRun | None, count: int = 12) -> dict[str, list[floa
     Returns:
         Mean loss of each, in nats per token: ``plays`` and ``chats``.
 
+    Raises:
+        ValueError: If the run's model writes another chat format than these conversations.
+
     Chapter: sft/fine_tuning.
     """
+    preset = CPU if run is None else run.preset
+    if preset.chat_format != CPU.chat_format:
+        raise ValueError(
+            f"chat_format is {preset.chat_format!r} and the conversations to measure on are "
+            f"written as {CPU.chat_format!r}: give a run with that format"
+        )
 
     def build(out: Path, scratch: Path) -> dict[str, Any]:
-        tokenizer = tokenizer_of(CPU.model)
+        tokenizer = tokenizer_of(preset.model)
         model = base_model(CPU) if run is None else tuned_model(run)
         parts = {
             "plays": play_windows(tokenizer, count),
@@ -185,7 +195,7 @@ def losses_elsewhere(run: SFTRun | None, count: int = 12) -> dict[str, list[floa
         config={
             "run": run.artifact.folder.name if run else None,
             "count": count,
-            "dtype": str(dtype_of(CPU)),
+            "dtype": str(dtype_of(preset)),
         },
         modules=[__name__],
     )
@@ -229,7 +239,8 @@ def compare_engines(preset: SFTPreset = ENGINES) -> dict[str, EngineCurve]:
         from posttrain.sft.training.trl_engine import run_trl
         from posttrain.sft.training.unsloth_engine import run_unsloth
 
-        examples = encode_rows(rows, tokenizer_of(preset.model), preset.max_length)
+        tokenizer = tokenizer_of(preset.model)
+        examples = encode_rows(rows, tokenizer, preset.max_length, preset.chat_format)
         start = initial_adapter(preset, scratch / "start")
         _, history, _ = train_adapter(
             preset, rows, rows[:1], scratch / "mine", seed=seed, keep_order=True

@@ -6,13 +6,15 @@ Chapter: sft/fine_tuning.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 
+from posttrain.core.arguments import shortened, whole_number
 from posttrain.core.machine import preferred_dtype
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.lora import LINEAR_LAYERS, LoRAConfig
+from posttrain.sft.chat.formats import format_named
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,29 @@ class SFTPreset:
     max_length: int
     training: TrainingConfig
     device: Literal["cpu", "cuda"] = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse names that nothing answers to, before a model is loaded."""
+        for name, hint in get_type_hints(type(self)).items():
+            value, accepted = getattr(self, name), _choices(hint)
+            if accepted and value not in accepted:
+                known = ", ".join(map(repr, accepted))
+                raise ValueError(f"{name} is {value!r}: choose one of {known}")
+            if hint is str and (not isinstance(value, str) or not value.strip()):
+                raise ValueError(f"{name} is {shortened(value)}: give a text")
+            if hint in (LoRAConfig, TrainingConfig) and not isinstance(value, hint):
+                raise ValueError(f"{name} is {shortened(value)}: give a {hint.__name__}")
+            if hint is int:
+                object.__setattr__(self, name, whole_number(value, name, 1))
+        format_named(self.chat_format)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """List what an annotation of literals allows; nothing for any other annotation."""
+    parts = get_args(hint)
+    if not any(isinstance(part, str) for part in parts):  # a union of literals and None
+        parts = tuple(choice for part in parts for choice in get_args(part) or (None,))
+    return parts if any(isinstance(part, str) for part in parts) else ()
 
 
 CPU = SFTPreset(

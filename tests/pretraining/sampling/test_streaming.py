@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import nn
 
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
 from posttrain.pretraining.sampling.decoding import PackedGPT
@@ -60,3 +61,33 @@ def test_letters_are_given_whole(tokenizer: PreTrainedTokenizerBase) -> None:
         assert not any("\ufffd" in piece for piece in pieces)
     half = tokenizer.encode("日", add_special_tokens=False)[:1]
     assert "".join(stream_text(half, tokenizer)) == tokenizer.decode(half)
+
+
+def test_dropout_does_not_change_a_stream(model: GPT) -> None:
+    params = SamplingParams(temperature=0.0, max_new_tokens=16)
+    expected = list(stream_tokens(model, [3, 5], params))
+    model.layers[0].mlp = nn.Sequential(model.layers[0].mlp, nn.Dropout(0.5))
+    model.train().layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    found = []
+    for token in stream_tokens(model, [3, 5], params):
+        found.append(token)
+        assert [module.training for module in model.modules()] == modes  # between two tokens
+    assert found == expected
+    model.norm.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="the logits hold NaN"):
+        next(stream_tokens(model, [3], params))
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("prompt", ["ab", [[1, 2]], [None], 3, [True]], ids=repr)
+def test_a_prompt_that_is_no_list_of_ids_is_refused(model: GPT, prompt: Any) -> None:
+    with pytest.raises(ValueError, match=r"prompt is .*: give a flat sequence of token ids"):
+        next(stream_tokens(model, prompt))
+
+
+def test_a_stop_token_that_never_comes_is_refused(model: GPT) -> None:
+    with pytest.raises(
+        ValueError, match="stop_token_ids holds 23 and this model knows 0 to 22"
+    ):
+        next(stream_tokens(model, [1], SamplingParams(stop_token_ids=(23,))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,12 @@ from posttrain.pretraining.sampling.decoding import PackedGPT
 from posttrain.sft.adapters.injection import inject_lora, lora_parameters
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.adapters.merge import merge_lora
+from posttrain.sft.chat.formats import format_named
 from posttrain.sft.chat.template import EncodedChat, Message, encode_chat
 from posttrain.sft.data.dataset import Row
 from posttrain.sft.quantization.nf4_linear import quantize_model
 from posttrain.sft.training import evaluation
 from posttrain.sft.training.evaluation import (
-    STOP,
     accuracy_of,
     conversation_losses,
     encode_rows,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VOCABULARY = 49_152
+STOP = "<|im_end|>"
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
@@ -74,10 +76,21 @@ def row(question: str, answer: str = "7") -> Row:
     }  # fmt: skip
 
 
-def parrot(tokenizer: PreTrainedTokenizerBase, text: str) -> GPT:
+@pytest.fixture(scope="module")
+def llama_3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """SmolLM2's tokenizer with the markers of Llama 3 beside its own."""
+    other = copy.deepcopy(tokenizer)
+    markers = [m for m in format_named("llama-3").markers if m not in other.get_vocab()]
+    other.add_special_tokens({"additional_special_tokens": markers})
+    return other
+
+
+def parrot(
+    tokenizer: PreTrainedTokenizerBase, text: str, start: str = "\n", stop: str = STOP
+) -> GPT:
     """A model that says a text and stops: each token decides the next, and alone."""
-    model = gpt(VOCABULARY, tie_word_embeddings=False, num_hidden_layers=1)
-    chain = [*tokenizer.encode("\n"), *tokenizer.encode(text + STOP)]
+    model = gpt(len(tokenizer), tie_word_embeddings=False, num_hidden_layers=1)
+    chain = [*tokenizer.encode(start)[-1:], *tokenizer.encode(text + stop)]
     assert len(set(chain)) == len(chain) <= 17
     with torch.no_grad():
         for part in (model.layers[0].self_attn.o_proj, model.layers[0].mlp.down_proj):
@@ -112,6 +125,52 @@ def test_rows_are_encoded_and_a_long_one_is_named(tokenizer: PreTrainedTokenizer
     )
     with pytest.raises(ValueError, match=sentence):
         encode_rows(rows, tokenizer, length - 1)
+
+
+def broken(**changes: Any) -> Any:
+    made: dict[str, Any] = {**row("2 + 2?"), **changes}
+    return {name: value for name, value in made.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([broken(id=None)], r"^row 0, counted from 0, has \d+ tokens and max_length is 9"),
+        ([row("1?"), broken(id=None)], "^the row '1[?]' has"),
+        (
+            [broken(messages=chat("2 + 2?"))],
+            "^the row .*: the last message is from the user and",
+        ),
+        ([broken(id=None, messages=chat("?"))], "^row 0, .* the last message is from the user"),
+        ([broken(messages=None)], "^the row .* has no 'messages': give a conversation"),
+        (["text"], "^row 0, counted from 0, has no 'messages'"),
+        ([broken(messages=[])], "^the row .*: the conversation is empty"),
+        ([broken(messages=[{"role": "user"}])], "^the row .*: message 0 is .*give a dict"),
+        ([broken(messages=chat("<|im_end|>", "x"))], "^the row .*: message 1 .*<.im_end.>"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_is_named(
+    tokenizer: PreTrainedTokenizerBase, rows: list[Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        encode_rows(rows, tokenizer, 9)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_are_encoded_in_the_format_that_is_named(
+    tokenizer: PreTrainedTokenizerBase, llama_3: PreTrainedTokenizerBase
+) -> None:
+    rows = [broken(messages=chat("1 + 1?", "2")[1:])]  # no system message: the formats differ
+    for name, reader in (("smollm2", tokenizer), ("chatml", tokenizer), ("llama-3", llama_3)):
+        expected = encode_chat(rows[0]["messages"], reader, name)
+        assert encode_rows(rows, reader, 100, name) == [expected]
+        assert (encode_rows(rows, reader, 100) == [expected]) is (name == "smollm2")
+    with pytest.raises(
+        ValueError, match=r"^the tokenizer has no special token '<.begin_of_text"
+    ):
+        encode_rows(rows, tokenizer, 100, "llama-3")
+    with pytest.raises(ValueError, match=r"^chat_format is 'llama': choose one of 'chatml', "):
+        encode_rows(rows, tokenizer, 100, "llama")
 
 
 # --- a copy without adapters ---
@@ -169,6 +228,39 @@ def test_an_answer_ends_before_the_stop_token(tokenizer: PreTrainedTokenizerBase
     for stop in ((STOP, ":"), (":", STOP)):
         assert write_answers(model, tokenizer, questions, stop=stop) == ["The answer"] * 2
     assert write_answers(model, tokenizer, []) == write_answers(model, tokenizer, [], shared=1)
+
+
+def test_an_answer_ends_at_the_stop_token_of_the_format(
+    tokenizer: PreTrainedTokenizerBase, llama_3: PreTrainedTokenizerBase
+) -> None:
+    model = parrot(llama_3, "The answer: 42", "\n\n", "<|eot_id|>")
+    questions = [chat("What?"), chat("What do you say to a much longer question?")]
+    options: dict[str, Any] = {"chat_format": "llama-3", "shared": 1}
+    assert write_answers(model, llama_3, questions, **options) == ["The answer: 42"] * 2
+    beyond = write_answers(model, llama_3, questions, stop=(STOP,), **options)
+    assert all(text != "The answer: 42" for text in beyond)  # it talks on
+    with pytest.raises(ValueError, match="the tokenizer has no special token"):
+        write_answers(gpt(VOCABULARY), tokenizer, questions, **options)
+    with pytest.raises(ValueError, match="chat_format is 'unknown': choose one of"):
+        write_answers(model, llama_3, questions, chat_format="unknown")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"stop": STOP}, "stop is '<.im_end.>': give a sequence of tokens, such as"),
+        ({"stop": ()}, r"stop is \[\]: give at least one token"),
+        ({"stop": ("<|eot_id|>",)}, r"stop is \['<.eot_id.>'\]: .*only such as the tokenizer"),
+        ({"batch_size": 0}, "batch_size is 0: give a whole number from 1 up"),
+        ({"shared": -1}, "shared is -1: give a whole number from 0 up"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0: give a whole number from 1 up"),
+    ],
+)
+def test_options_that_no_answer_can_follow_are_refused(
+    tokenizer: PreTrainedTokenizerBase, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        write_answers(gpt(VOCABULARY), tokenizer, [chat("What?")], **options)
 
 
 def greedy(model: GPT, tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
@@ -234,9 +326,16 @@ def test_verdicts_are_the_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert right_answers(rows, texts, strict=False) == [True, False, True, False, True]
     with pytest.raises(ValueError, match="shorter"):
         right_answers(rows, texts[:4], strict=True)
+    with pytest.raises(ValueError, match="texts is 'seven': give a sequence of texts"):
+        right_answers(rows, "seven", strict=True)
 
 
-def test_accuracy_is_the_share_of_right_first_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("used", "stop_token"), [(None, "<|im_end|>"), ("llama-3.2", "<|eot_id|>")]
+)
+def test_accuracy_is_the_share_of_right_first_lines(
+    monkeypatch: pytest.MonkeyPatch, used: str | None, stop_token: str
+) -> None:
     asked: list[list[Message]] = []
 
     def answers(
@@ -247,17 +346,22 @@ def test_accuracy_is_the_share_of_right_first_lines(monkeypatch: pytest.MonkeyPa
         shared: int,
         stop: tuple[str, str],
         max_new_tokens: int,
+        chat_format: str,
     ) -> list[str]:
         asked.extend(conversations)
         assert max_new_tokens >= 18  # the longest first line of the data set
-        assert shared == 1 and stop == ("<|im_end|>", "Ċ")
-        return ["Answer: 7", "7", "Answer: 7", "answer: 7", "Answer: 8"]
+        assert shared == 1 and stop == (stop_token, "Ċ")
+        assert chat_format == (used or "smollm2")
+        return ["Answer: 7", "7", "Answer: 7", "answer: 7", "Answer: 8\n\nWhy"]
 
     monkeypatch.setattr(evaluation, "verify", lambda row, answer: answer == row["answer"])
     monkeypatch.setattr(evaluation, "write_answers", answers)
     rows = [row("a"), row("b"), row("c", "8"), row("d"), row("e", "8")]
-    assert accuracy_of(gpt(), object(), rows) == 0.4  # type: ignore[arg-type]
+    given = () if used is None else (used,)
+    assert accuracy_of(gpt(), object(), rows, *given) == 0.4  # type: ignore[arg-type]
     assert asked == [chat(question) for question in "abcde"]
+    with pytest.raises(ValueError, match="there is nothing to measure: give at least one"):
+        accuracy_of(gpt(), object(), [])  # type: ignore[arg-type]
 
 
 def test_the_line_break_is_a_token(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -302,6 +406,39 @@ def test_streams_give_the_same_losses() -> None:
     assert mean_loss(model, EXAMPLES, broken, 1) != mean_loss(model, EXAMPLES, streams, 1)
 
 
+def test_dropout_changes_neither_losses_nor_answers(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    expected = conversation_losses(adapted(gpt()), EXAMPLES)
+    model = adapted(gpt(), lora_dropout=0.5).train()
+    with torch.no_grad():
+        assert not torch.equal(model(IDS), model(IDS))
+    model.layers[0].eval()  # such as a part that stays so
+    modes = [module.training for module in model.modules()]
+    assert_close(conversation_losses(model, EXAMPLES), expected, rtol=0, atol=0)
+    assert mean_loss(model, EXAMPLES) == mean_loss(model, EXAMPLES)
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(ValueError, match="none of the 2 tokens is trained"):
+        conversation_losses(model, [EncodedChat([1, 2], [0, 0])])
+    assert [module.training for module in model.modules()] == modes
+    large = adapted(gpt(VOCABULARY), lora_dropout=0.5).train()
+    first, second = (
+        write_answers(large, tokenizer, [chat("What?")], max_new_tokens=8) for _ in range(2)
+    )
+    assert first == second and large.training
+
+
+@torch.no_grad()
+def test_frozen_streams_do_not_depend_on_the_mode() -> None:
+    model = gpt().requires_grad_(False)
+    expected = frozen_streams(model, EXAMPLES, 1)
+    model.layers[0].mlp = nn.Sequential(model.layers[0].mlp, nn.Dropout(0.5)).train()
+    assert_close(frozen_streams(model.train(), EXAMPLES, 1), expected, rtol=0, atol=0)
+    assert model.training and model.layers[0].mlp[1].training
+
+
 def test_nothing_cannot_be_measured() -> None:
+    with pytest.raises(ValueError, match="batch_size is 0: give a whole number from 1 up"):
+        conversation_losses(gpt(), EXAMPLES, batch_size=0)
     with pytest.raises(ValueError, match="there is nothing to measure: give at least one"):
         mean_loss(gpt(), [])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from posttrain.core.errors import ArtifactError
+from posttrain.core.errors import ArtifactError, TrainingIncomplete
 from posttrain.core.training.loop import train
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.files import WEIGHTS_NAME
@@ -176,7 +176,8 @@ def test_answers_are_counted_on_the_way(
 ) -> None:
     asked: list[list[Row]] = []
 
-    def accuracy(model: object, tokenizer: object, rows: list[Row]) -> float:
+    def accuracy(model: object, tokenizer: object, rows: list[Row], chat_format: str) -> float:
+        assert chat_format == "smollm2"
         torch.rand(1)
         asked.append(rows)
         return 0.5
@@ -246,9 +247,27 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(
     with pytest.raises(ArtifactError, match=r"another configuration \(learning_rate differ\)"):
         other = changed(preset, learning_rate=0.1)
         train_adapter(other, ROWS, HELD_OUT, tmp_path / "a", scratch=tmp_path)
-    with pytest.raises(ArtifactError, match="does not fit this model and these batches"):
-        other = replace(preset, lora=LoRAConfig(r=3))
-        train_adapter(other, ROWS, HELD_OUT, tmp_path / "a", scratch=tmp_path)
+    others: dict[str, tuple[SFTPreset, dict[str, Any]]] = {
+        "lora.lora_alpha": (replace(preset, lora=LoRAConfig(r=2, lora_alpha=8)), {}),
+        "lora.r": (replace(preset, lora=LoRAConfig(r=3, lora_alpha=4)), {}),
+        "lora.lora_dropout": (replace(preset, lora=replace(preset.lora, lora_dropout=0.1)), {}),
+        "batch_size": (replace(preset, batch_size=2), {}),
+        "chat_format": (replace(preset, chat_format="chatml"), {}),
+        "dtype, frozen weights": (replace(preset, dtype="bfloat16"), {}),
+        "frozen weights, quantization": (replace(preset, quantization="nf4"), {}),
+        "max_length": (replace(preset, max_length=60), {}),
+        "seed": (preset, {"seed": 1}),
+        "validation": (preset, {"validation": HELD_OUT[:1]}),
+    }
+    for names, (other, changes) in others.items():
+        with pytest.raises(ArtifactError, match=rf"another configuration \({names} differ\)"):
+            arguments = {"rows": ROWS, "validation": HELD_OUT, **changes}
+            train_adapter(other, folder=tmp_path / "b", scratch=tmp_path, **arguments)
+    for changes in ({"rows": ROWS[:8]}, {"rows": ROWS[::-1]}, {"keep_order": True}):
+        with pytest.raises(ArtifactError, match=r"batches \((data|seed) differ from what is"):
+            arguments = {"rows": ROWS, "validation": HELD_OUT, **changes}
+            train_adapter(preset, folder=tmp_path / "b", scratch=tmp_path, **arguments)
+    assert not (tmp_path / "b").exists()  # none of them counts as finished
     (tmp_path / "checkpoint.pt").write_bytes(b"PK")
     with pytest.raises(ArtifactError, match=r"checkpoint\.pt cannot be read: remove it"):
         train_adapter(preset, ROWS, HELD_OUT, tmp_path / "a", scratch=tmp_path)
@@ -302,18 +321,87 @@ def test_the_type_of_the_weights(preset: SFTPreset) -> None:
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and not model.training
 
 
-def test_rows_that_cannot_be_used_are_refused(preset: SFTPreset, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_used_are_refused(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[SFTPreset] = []
+    monkeypatch.setattr(module, "base_model", loaded.append)
     with pytest.raises(
         ValueError, match=r"the row '0 \+ 0' has \d+ tokens and max_length is 9"
     ):
         train_adapter(replace(preset, max_length=9), ROWS, HELD_OUT, tmp_path)
-    with pytest.raises(
-        ValueError, match="batch_size is 4: give 1 to the number of examples, 3"
-    ):
-        train_adapter(preset, ROWS[:3], HELD_OUT, tmp_path)
+    for rows in (ROWS[:3], []):
+        sentence = f"{len(rows)} examples do not fill one step of batch_size 4 x"
+        with pytest.raises(ValueError, match=sentence):
+            train_adapter(preset, rows, HELD_OUT, tmp_path)
+    with pytest.raises(ValueError, match="batch_size 4 x gradient_accumulation_steps 4 = 16"):
+        train_adapter(changed(preset, gradient_accumulation_steps=4), ROWS, HELD_OUT, tmp_path)
     with pytest.raises(ValueError, match="there is nothing to measure"):
         train_adapter(preset, ROWS, [], tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    unanswered: Any = {**ROWS[0], "messages": ROWS[0]["messages"][:-1]}
+    for rows, held_out in (([unanswered, *ROWS], HELD_OUT), (ROWS, [unanswered])):
+        with pytest.raises(ValueError, match=r"the row '0 [+] 0': the last message is from"):
+            train_adapter(preset, rows, held_out, tmp_path)
+    nameless: Any = {"messages": ROWS[0]["messages"]}
+    with pytest.raises(ValueError, match=r"row 0, counted from 0, has \d+ tokens and max_len"):
+        train_adapter(replace(preset, max_length=9), [nameless], HELD_OUT, tmp_path)
+    with pytest.raises(ValueError, match="row 0, counted from 0, has no 'kind', by which its"):
+        train_adapter(preset, ROWS, [nameless], tmp_path, answer=1)
+    with pytest.raises(ValueError, match="answer is -1: give a whole number from 0 up"):
+        train_adapter(preset, ROWS, HELD_OUT, tmp_path, answer=-1)
+    assert list(tmp_path.iterdir()) == [] and not loaded
+
+
+def test_a_row_needs_messages_alone_where_nothing_is_judged(
+    preset: SFTPreset, tmp_path: Path
+) -> None:
+    bare: Any = [{"messages": row["messages"]} for row in ROWS]
+    _, history, _ = train_adapter(changed(preset, max_steps=2), bare, bare[:1], tmp_path / "a")
+    _, named, _ = train_adapter(changed(preset, max_steps=2), ROWS, ROWS[:1], tmp_path / "b")
+    assert history.loss == named.loss
+
+
+# --- the chat format ---
+
+
+def without_system(rows: list[Row]) -> list[Row]:
+    """Where a conversation brings none, the formats differ."""
+    return [{**row, "messages": row["messages"][1:]} for row in rows]
+
+
+def test_the_format_of_the_preset_is_the_one_that_is_trained(
+    preset: SFTPreset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    rows, held_out = without_system(ROWS), without_system(HELD_OUT)
+    losses = {}
+    for name in ("smollm2", "chatml"):
+        given = replace(changed(preset, max_steps=1), chat_format=name)
+        _, history, _ = train_adapter(given, rows, held_out, tmp_path / name, keep_order=True)
+        encoded = encode_rows(rows, tokenizer, 64, name)
+        assert history.loss[0] == pytest.approx(mean_loss(base_model(preset), encoded[:4]))
+        losses[name] = history.loss[0], history.evaluations[0]["val_loss"]
+    assert all(a != pytest.approx(b) for a, b in zip(*losses.values(), strict=True))
+
+
+def test_a_format_that_is_not_the_models_is_refused_before_the_model_is_loaded(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[SFTPreset] = []
+    monkeypatch.setattr(module, "base_model", loaded.append)
+    with pytest.raises(ValueError, match=r"the tokenizer has no special token '<.begin_of"):
+        train_adapter(replace(preset, chat_format="llama-3"), ROWS, HELD_OUT, tmp_path)
+    with pytest.raises(ValueError, match="chat_format is 'smollm': choose one of 'chatml', "):
+        replace(preset, chat_format="smollm")
+    assert not loaded
+
+
+def test_an_adapter_that_did_not_move_is_no_success(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+    with pytest.raises(TrainingIncomplete, match=r"after 8 steps every B .* is still zero"):
+        train_adapter(preset, ROWS, HELD_OUT, tmp_path)
+    assert not (tmp_path / "last").exists()
 
 
 # --- the store ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from posttrain.core.errors import TrainingIncomplete
 from posttrain.core.training.optimization import TrainingConfig, learning_rate_at
 from posttrain.sft.adapters.files import WEIGHTS_NAME, load_adapter, save_adapter
 from posttrain.sft.adapters.injection import inject_lora, lora_layers
@@ -269,3 +271,80 @@ def test_the_adapter_of_the_lowest_validation_loss_is_kept(
     batches = [mean_loss(before, part) for part in (EXAMPLES[:2], EXAMPLES[2:3])]
     assert run.validation[0] == pytest.approx((2 * batches[0] + batches[1]) / 3, abs=1e-4)
     assert run.tokens == sum(len(x.input_ids) for x in [*EXAMPLES[:6], *EXAMPLES[:2]])
+
+
+# --- a run that is none ---
+
+
+def test_what_trains_nothing_is_no_success(preset: SFTPreset, tmp_path: Path) -> None:
+    """A rate that float32 cannot hold takes all steps and moves nothing."""
+    with pytest.raises(TrainingIncomplete, match="after 4 steps every B of the adapter is sti"):
+        run_trl(changed(preset, learning_rate=1e-60), EXAMPLES, tmp_path)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_fewer_steps_than_asked_for_are_no_success(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Stops(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+            control.should_training_stop = state.global_step == 3
+
+    begin = transformers.Trainer.train
+
+    def train(self: Any, **options: Any) -> Any:
+        self.add_callback(Stops())
+        return begin(self, **options)
+
+    monkeypatch.setattr(transformers.Trainer, "train", train)
+    with pytest.raises(TrainingIncomplete, match="the run ended after 3 of 4 steps"):
+        run_trl(preset, EXAMPLES, tmp_path)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_warm_up_is_not_the_only_step(preset: SFTPreset, tmp_path: Path) -> None:
+    """transformers' warm-up begins at rate zero."""
+    assert sft_config(changed(preset, max_steps=1, warmup_steps=1), tmp_path).warmup_steps == 0
+    run = run_trl(changed(preset, max_steps=1, warmup_steps=1), EXAMPLES, tmp_path)
+    assert all(tensor.any() for tensor in weights(run.adapter).values())
+
+
+def test_an_adapter_of_another_shape_is_no_start(
+    preset: SFTPreset, start: Path, tmp_path: Path
+) -> None:
+    other = replace(preset, lora=replace(preset.lora, lora_alpha=9), model="no/such-model")
+    with pytest.raises(ValueError, match=r"^lora_alpha is 4.* in the adapter of .* and 9 in"):
+        run_trl(other, EXAMPLES, tmp_path / "run", adapter=start)
+
+
+# --- what a checkpoint belongs to ---
+
+
+@pytest.mark.parametrize("where", ["moved", "changed", "more validation"])
+def test_a_checkpoint_belongs_to_weights_and_rows_and_not_to_a_place(
+    where: str, preset: SFTPreset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    preset = changed(preset, save_steps=2)
+    step, steps = transformers.Trainer.training_step, []
+
+    def interrupt(*parts: Any, **rest: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(*parts, **rest)
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_trl(preset, EXAMPLES, tmp_path / "run", validation=EXAMPLES[4:])
+    shutil.copytree(preset.model, tmp_path / "model")
+    preset = replace(preset, model=str(tmp_path / "model"))
+    if where == "changed":  # the same shape, other weights
+        tensors = load_file(tmp_path / "model" / "model.safetensors")
+        name = next(name for name in tensors if "down_proj" in name)
+        tensors[name] = tensors[name] * 1.01
+        save_file(tensors, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    rows, held_out = EXAMPLES, EXAMPLES[4:]
+    if where == "more validation":  # a border between the same rows in the same order
+        rows, held_out = EXAMPLES[:6], [EXAMPLES[6], *EXAMPLES[4:]]
+    run_trl(preset, rows, tmp_path / "run", validation=held_out)
+    assert len(steps) == 4 + (2 if where == "moved" else 4)  # from step 2, or from the start

@@ -137,12 +137,7 @@ def generate(
     input_ids, mask = pad_left(prompts, pad_token_id)
     device = model.device
     T, T_new = len(start) + input_ids.shape[1], params.max_new_tokens
-    vocab_size = model.config.vocab_size
-    if (last := max(params.stop_token_ids, default=0)) >= vocab_size:
-        raise ValueError(
-            f"stop_token_ids holds {last} and this model knows 0 to {vocab_size - 1}, so that "
-            "token would never come: take the tokenizer that the model was trained with"
-        )
+    check_stop_tokens(model, params)
     if T + T_new > model.config.max_position_embeddings + 1:
         raise ValueError(
             f"a prompt of {T} tokens and {T_new} new ones exceed the model's context of "
@@ -180,6 +175,26 @@ def generate(
             )
         logits = model(token[:, None], mask[:, : T + t + 1], cache, logits_to_keep=1)[:, -1]
     return record.completions()
+
+
+def check_stop_tokens(model: GPT | PackedGPT, params: SamplingParams) -> None:
+    """Refuse stop tokens that a model cannot write: it would never stop.
+
+    Args:
+        model: The model.
+        params: Name the stop tokens.
+
+    Raises:
+        ValueError: If one is outside the model's vocabulary.
+
+    Chapter: sft/your_model.
+    """
+    vocab_size = model.config.vocab_size
+    if (last := max(params.stop_token_ids, default=0)) >= vocab_size:
+        raise ValueError(
+            f"stop_token_ids holds {last} and this model knows 0 to {vocab_size - 1}, so that "
+            "token would never come: take the tokenizer that the model was trained with"
+        )
 
 
 def _cache_of(

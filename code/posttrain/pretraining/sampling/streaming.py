@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from posttrain.core.arguments import token_ids
 from posttrain.core.seeds import base_seed
+from posttrain.core.training.modes import evaluation_mode
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.decoding import PackedGPT
 from posttrain.pretraining.sampling.filters import SamplingParams, draw
+from posttrain.pretraining.sampling.generation import check_stop_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +32,8 @@ def stream_tokens(
 ) -> Iterator[int]:
     """Draw the tokens of one completion and give each as soon as it is there.
 
+    For the time of each token the model is in evaluation mode.
+
     Args:
         model: The model, or its packed copy for speed.
         prompt: Token ids.
@@ -39,25 +44,29 @@ def stream_tokens(
         Token ids; a stop token ends the completion and is not given.
 
     Raises:
-        ValueError: If the prompt is empty, or no place is left in the model's context.
+        ValueError: If the prompt is empty or no list of token ids, a stop token is none of the
+            model's, or no place is left in its context.
 
     Chapter: sft/your_model.
-    """
+    """  # noqa: DOC502
     params = params or SamplingParams()
-    room = model.config.max_position_embeddings - len(prompt)
-    if not prompt or room < 1:
+    check_stop_tokens(model, params)
+    given = token_ids(prompt, "prompt")
+    room = model.config.max_position_embeddings - len(given)
+    if not given or room < 1:
         raise ValueError(
-            f"a prompt of {len(prompt)} tokens in a context of "
+            f"a prompt of {len(given)} tokens in a context of "
             f"{model.config.max_position_embeddings}: give at least one token, and leave room"
         )
     generator = torch.Generator().manual_seed(base_seed() if seed is None else seed)
     new = min(params.max_new_tokens, room)
-    cache = model.new_cache(1, len(prompt) + new)
-    input_ids = torch.tensor([list(prompt)], device=model.device)
-    mask = torch.ones(1, len(prompt) + new, dtype=torch.long, device=model.device)
+    cache = model.new_cache(1, len(given) + new)
+    input_ids = torch.tensor([given], device=model.device)
+    mask = torch.ones(1, len(given) + new, dtype=torch.long, device=model.device)
     for _ in range(new):
         seen = cache.length + input_ids.shape[1]
-        logits = model(input_ids, mask[:, :seen], cache, logits_to_keep=1)[:, -1]
+        with evaluation_mode(model):
+            logits = model(input_ids, mask[:, :seen], cache, logits_to_keep=1)[:, -1]
         uniform = torch.rand(1, generator=generator).to(model.device)
         token = int(draw(logits, params, uniform)[0])
         if token in params.stop_token_ids:

@@ -118,8 +118,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> LoRAConfig:
     Chapter: sft/lora.
     """  # noqa: DOC502
     folder = Path(folder)
-    given = _read_config(folder)
-    tensors = _read_tensors(folder)
+    given = read_adapter_config(folder)
+    tensors = read_adapter_weights(folder)
     given["target_modules"] = _targets(given["target_modules"], tensors, model)
     config = LoRAConfig(**given)
     expected: dict[str, tuple[int, ...]] = {}
@@ -142,8 +142,21 @@ def _file_name(model: nn.Module, name: str) -> str:
     return f"{_PREFIX}{published_name(model, layer)}.{_SUFFIX[own]}"
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the settings that :class:`LoRAConfig` has; refuse those that it has not."""
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Read an adapter's settings.
+
+    Args:
+        folder: What PEFT's ``save_pretrained`` or :func:`save_adapter` wrote.
+
+    Returns:
+        The settings that :class:`LoRAConfig` has, by name, as they stand in the file.
+
+    Raises:
+        AssetError: If the file is missing or damaged.
+        ValueError: If the adapter uses what is not here.
+
+    Chapter: sft/your_model.
+    """
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise AssetError(f"{folder} holds no {CONFIG_NAME}: give the folder of a saved adapter")
@@ -199,7 +212,20 @@ def _targets(given: object, tensors: dict[str, Tensor], model: nn.Module) -> obj
     return tuple(sorted(present, key=place) or given)
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
+    """Read an adapter's weights.
+
+    Args:
+        folder: What PEFT's ``save_pretrained`` or :func:`save_adapter` wrote.
+
+    Returns:
+        The tensors, by the names in the file.
+
+    Raises:
+        AssetError: If the file is missing or damaged.
+
+    Chapter: sft/your_model.
+    """
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         pickled = " (adapter_model.bin can run code when it is opened, and is not read)"

@@ -164,7 +164,7 @@ def _prepared() -> tuple[GPT, Encoded, Encoded, float]:
     first, tokenizer = first_adapted_block(PRESET), tokenizer_of(PRESET.model)
     encoded = []
     for rows in (data["train"][:EXAMPLES], data["validation"][::2][:HELD_OUT]):
-        examples = encode_rows(rows, tokenizer, PRESET.max_length)
+        examples = encode_rows(rows, tokenizer, PRESET.max_length, PRESET.chat_format)
         encoded.append((examples, frozen_streams(model, examples, first)))
     return model, encoded[0], encoded[1], mean_loss(model, *encoded[1], first)
 

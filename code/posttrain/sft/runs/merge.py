@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -19,6 +19,7 @@ from posttrain.core.assets import model_folder
 from posttrain.core.errors import AssetError
 from posttrain.pretraining.model.weights import load_pretrained, save_pretrained
 from posttrain.sft.adapters.files import load_adapter
+from posttrain.sft.adapters.peft_models import load_peft_adapter
 from posttrain.sft.quantization.nf4_linear import quantize_model
 from posttrain.sft.runs.chat import adapter_facts
 from posttrain.sft.runs.speaker import is_ours
@@ -82,13 +83,12 @@ def _merge_by_peft(
     source: Path, adapter: Path, out: Path, dtype: torch.dtype, name: str
 ) -> list[str]:
     """Merge an architecture that our GPT does not have."""
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(
         source, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
-    merged = PeftModel.from_pretrained(theirs, adapter).merge_and_unload()
+    merged: Any = load_peft_adapter(theirs, adapter).merge_and_unload()
     merged.save_pretrained(out)
     _copy_tokenizer(source, out)
     return [f"merged {adapter} into {name} with PEFT: {out}"]

@@ -24,6 +24,7 @@ from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
 from posttrain.pretraining.sampling.streaming import stream_tokens
 from posttrain.sft.adapters.files import load_adapter
+from posttrain.sft.adapters.peft_models import load_peft_adapter
 from posttrain.sft.chat.masking import IGNORE_INDEX, labels_of
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.quantization.nf4_linear import quantize_model
@@ -208,7 +209,6 @@ def load_speaker(
         if adapter is not None:
             load_adapter(ours, adapter)
         return HandSpeaker(ours.requires_grad_(False).eval()), tokenizer
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     options: dict[str, Any] = {}
@@ -225,5 +225,5 @@ def load_speaker(
         **options,
     )
     if adapter is not None:
-        theirs = PeftModel.from_pretrained(theirs, adapter)
+        theirs = load_peft_adapter(theirs, adapter)
     return LibrarySpeaker(theirs.eval()), tokenizer

@@ -12,23 +12,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from posttrain.core.assets import load_tokenizer
 from posttrain.core.training.checkpoints import History
+from posttrain.core.training.identity import tensor_digest
 from posttrain.core.training.loop import train
 from posttrain.core.training.run_log import RunLog
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
 from posttrain.sft.adapters.files import load_adapter, save_adapter
-from posttrain.sft.adapters.injection import inject_lora
+from posttrain.sft.adapters.injection import inject_lora, lora_layers, lora_parameters
+from posttrain.sft.adapters.peft_models import check_same_adapter
 from posttrain.sft.chat.template import EncodedChat
-from posttrain.sft.presets import SFTPreset
+from posttrain.sft.presets import SFTPreset, dtype_of
 from posttrain.sft.training.evaluation import mean_loss
 from posttrain.sft.training.loss import sft_loss
-from posttrain.sft.training.packing import PackedBatch, PackedBatches
+from posttrain.sft.training.packing import PackedBatch, PackedBatches, examples_digest
 from posttrain.sft.training.run import base_model
+from posttrain.sft.training.run_checks import check_examples, check_outcome
 from posttrain.sft.training.trl_engine import EngineRun
 from posttrain.sft.training.watching import Watching
 
@@ -56,14 +60,24 @@ def run_by_hand(
         folder: Gets the adapter, and a checkpoint while it runs.
         adapter: Start from this one; a new one is drawn where it is left out.
         validation: Encoded conversations to be measured on every ``eval_steps``; the adapter of
-            the lowest loss is kept.
+            the lowest loss is kept, that before the first step left out.
         watching: How the run is shown; a progress bar where it is left out.
 
     Returns:
         What happened.
 
+    Raises:
+        ValueError: If the examples do not fill a step, one cannot be trained as it is, or
+            ``adapter`` is none of the preset's shape.
+        ArtifactError: If the folder holds a checkpoint of another run, or a damaged one.
+        TrainingDiverged: If the guard stops the run.
+        TrainingIncomplete: If the adapter has not changed at the end.
+
     Chapter: sft/your_model.
-    """
+    """  # noqa: DOC502
+    check_examples(examples, validation, preset)
+    if adapter is not None:
+        check_same_adapter(adapter, preset.lora)
     training, scratch = preset.training, folder / "checkpoint"
     model = base_model(preset)
     if adapter is None:
@@ -86,8 +100,8 @@ def run_by_hand(
         row: dict[str, Any] = {}
         if validation:
             row["val_loss"] = mean_loss(current, validation)
-            earlier = (e["val_loss"] for e in history.evaluations)
-            if row["val_loss"] < min(earlier, default=math.inf):
+            earlier = (e["val_loss"] for e in history.evaluations if e["step"])
+            if step and row["val_loss"] < min(earlier, default=math.inf):
                 save_adapter(current, lora, best, base_model_name=preset.model)
         if shown is not None:
             shown.evaluation(current, step, row)
@@ -107,9 +121,16 @@ def run_by_hand(
             checkpoint_folder=scratch,
             description=preset.name,
             history=history,
-            identity=_identity(preset),
             on_step=None if shown is None else on_step,
+            identity={
+                **_identity(preset),
+                "dtype": dtype_of(preset),
+                "validation": examples_digest(validation),
+                "start": None if adapter is None else _digest(model),
+            },
         )
+        updates = (layer.lora_B for layer in lora_layers(model).values())
+        check_outcome(len(history.loss), preset, updates)
     finally:
         if shown is not None:
             shown.close()
@@ -132,6 +153,11 @@ def _identity(preset: SFTPreset) -> dict[str, Any]:
     """What decides the result, as the loop does not know it; where the model lies does not."""
     fields = asdict(preset)
     return {name: value for name, value in fields.items() if name not in ("name", "model")}
+
+
+def _digest(model: GPT) -> str:
+    parts = [parameter.detach().flatten() for parameter in lora_parameters(model).values()]
+    return tensor_digest(torch.cat(parts))
 
 
 class _Shown:
@@ -163,9 +189,7 @@ class _Shown:
         )
         self._tokens = tokens
         if self._watching.due(step, self._preset.training.max_steps):
-            model.eval()
             log.samples(step, self._answers(model))
-            model.train()
 
     def evaluation(self, model: GPT, step: int, numbers: dict[str, float]) -> None:
         """Show an evaluation, and the answers before the first step."""

@@ -6,21 +6,24 @@ Chapter: sft/fine_tuning.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from posttrain.core.arguments import names, whole_number
 from posttrain.core.assets import load_tokenizer
+from posttrain.core.training.modes import in_evaluation_mode
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.decoding import PackedGPT
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
 from posttrain.sft.adapters.lora import full_weight
 from posttrain.sft.adapters.merge import merged_state
-from posttrain.sft.chat.masking import IGNORE_INDEX
-from posttrain.sft.chat.template import EncodedChat, Message, encode_chat
+from posttrain.sft.chat.formats import format_named
+from posttrain.sft.chat.masking import IGNORE_INDEX, encode_for_training
+from posttrain.sft.chat.template import EncodedChat, Message, encode_chat, special_tokens
 from posttrain.sft.data.answer_format import LABELS, find_answer, parse_answer
 from posttrain.sft.data.dataset import Row, verify
 from posttrain.sft.training.packed_forward import packed_hidden
@@ -29,7 +32,6 @@ from posttrain.sft.training.packing import pack
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STOP = "<|im_end|>"
 LINE_BREAK = "Ċ"  # how byte-level vocabularies write it
 MAX_NEW_TOKENS = 48  # the longest answer of the data set has 41
 
@@ -50,31 +52,62 @@ def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
 
 
 def encode_rows(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    chat_format: str = "smollm2",
 ) -> list[EncodedChat]:
     """Encode conversations for training.
 
     Args:
-        rows: Rows with ``messages``.
+        rows: Rows with ``messages``; an ``id`` names them in errors.
         tokenizer: The model's tokenizer.
         max_length: Longest conversation allowed, in tokens.
+        chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
 
     Returns:
         One encoded conversation per row.
 
     Raises:
-        ValueError: If a conversation is longer: cutting it would drop the stop token.
+        ValueError: If a conversation is longer, since cutting it would drop the stop token;
+            if it is none, or does not end with an answer; or if the format is unknown or not
+            the tokenizer's.
 
     Chapter: sft/fine_tuning.
     """
-    encoded = [encode_chat(row["messages"], tokenizer) for row in rows]
-    for row, example in zip(rows, encoded, strict=True):
+    special_tokens(tokenizer, chat_format)  # else the first row would be blamed
+    encoded = []
+    for index, row in enumerate(rows):
+        messages = row.get("messages") if isinstance(row, Mapping) else None
+        if messages is None:
+            raise ValueError(f"{row_name(row, index)} has no 'messages': give a conversation")
+        try:
+            example = encode_for_training(messages, tokenizer, chat_format)
+        except ValueError as error:
+            raise ValueError(f"{row_name(row, index)}: {error}") from error
         if len(example.input_ids) > max_length:
             raise ValueError(
-                f"the row {row['id']!r} has {len(example.input_ids)} tokens and max_length is "
+                f"{row_name(row, index)} has {len(example.input_ids)} tokens and max_length is "
                 f"{max_length}: raise max_length, or drop the row before"
             )
+        encoded.append(example)
     return encoded
+
+
+def row_name(row: object, index: int) -> str:
+    """Name a row in a message: by its ``id`` where it has one, else by its place.
+
+    Args:
+        row: Any row.
+        index: Its place, from 0.
+
+    Returns:
+        Such as ``the row 'sum-3'``.
+
+    Chapter: sft/your_model.
+    """
+    known = row.get("id") if isinstance(row, Mapping) else None
+    return f"row {index}, counted from 0," if known is None else f"the row {known!r}"
 
 
 def plain_model(model: GPT) -> GPT:
@@ -115,11 +148,12 @@ def write_answers(
     conversations: Sequence[Sequence[Message]],
     *,
     shared: int = 0,
-    stop: Sequence[str] = (STOP,),
+    stop: Sequence[str] | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 160,
+    chat_format: str = "smollm2",
 ) -> list[str]:
-    """Let a model answer, greedily.
+    """Let a model answer, greedily, and in evaluation mode for that time.
 
     Args:
         model: The model; adapters are folded into a copy first.
@@ -127,31 +161,37 @@ def write_answers(
         conversations: Conversations that end with a user's message.
         shared: How many messages at the start are the same in all of them, such as worked
             examples: these are read once.
-        stop: Tokens that end an answer.
+        stop: Tokens that end an answer; the format's stop token where they are left out.
         max_new_tokens: Longest answer, in tokens.
         batch_size: Conversations at once.
+        chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
 
     Returns:
         The answers, without the stop token.
 
     Raises:
-        ValueError: If the conversations differ in their shared part.
+        ValueError: If the conversations differ in their shared part, the format is unknown or
+            not the tokenizer's, or a stop token is none of the tokenizer's.
 
     Chapter: sft/fine_tuning.
     """
-    packed = model if isinstance(model, PackedGPT) else PackedGPT(plain_model(model))
-    vocabulary = tokenizer.get_vocab()
-    stops = tuple(vocabulary[token] for token in stop)
+    special_tokens(tokenizer, chat_format)
+    stops = _stop_ids(
+        tokenizer, (format_named(chat_format).stop_token,) if stop is None else stop
+    )
+    batch_size = whole_number(batch_size, "batch_size", 1)
+    shared = whole_number(shared, "shared")
     params = SamplingParams(
         temperature=0.0, max_new_tokens=max_new_tokens, stop_token_ids=stops
     )
+    packed = model if isinstance(model, PackedGPT) else PackedGPT(plain_model(model))
     prompts = [
-        encode_chat(conversation, tokenizer, add_generation_prompt=True).input_ids
+        encode_chat(conversation, tokenizer, chat_format, add_generation_prompt=True).input_ids
         for conversation in conversations
     ]
     prefix: list[int] = []
     if shared and conversations:
-        prefix = encode_chat(conversations[0][:shared], tokenizer).input_ids
+        prefix = encode_chat(conversations[0][:shared], tokenizer, chat_format).input_ids
         if any(prompt[: len(prefix)] != prefix for prompt in prompts):
             raise ValueError(f"the first {shared} messages differ: pass shared=0")
         prompts = [prompt[len(prefix) :] for prompt in prompts]
@@ -169,6 +209,16 @@ def write_answers(
     return texts
 
 
+def _stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> tuple[int, ...]:
+    vocabulary, wanted = tokenizer.get_vocab(), names(stop, "stop", "tokens")
+    unknown = [token for token in wanted if token not in vocabulary]
+    if unknown or not wanted:
+        raise ValueError(
+            f"stop is {wanted!r}: give at least one token, and only such as the tokenizer has"
+        )
+    return tuple(vocabulary[token] for token in wanted)
+
+
 def right_answers(rows: Sequence[Row], texts: Sequence[str], *, strict: bool) -> list[bool]:
     """Let each task's verifier judge the answers.
 
@@ -181,17 +231,25 @@ def right_answers(rows: Sequence[Row], texts: Sequence[str], *, strict: bool) ->
     Returns:
         Whether each answer is right.
 
+    Raises:
+        ValueError: If there is not one text for each row.
+
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     found = []
-    for row, text in zip(rows, texts, strict=True):
+    for row, text in zip(rows, names(texts, "texts"), strict=True):
         parsed = parse_answer(text)
         answer = (parsed.answer if parsed else None) if strict else find_answer(text)
         found.append(answer is not None and verify(row, answer))
     return found
 
 
-def accuracy_of(model: GPT, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
+def accuracy_of(
+    model: GPT,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    chat_format: str = "smollm2",
+) -> float:
     """Measure which share of the questions a model answers rightly in its first line.
 
     The answer stands there, so the model is stopped at the end of that line: writing all three
@@ -201,30 +259,39 @@ def accuracy_of(model: GPT, tokenizer: PreTrainedTokenizerBase, rows: Sequence[R
         model: The model.
         tokenizer: Its tokenizer.
         rows: Questions with their answers.
+        chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
 
     Returns:
         The share.
 
+    Raises:
+        ValueError: If there is no question.
+
     Chapter: sft/fine_tuning.
     """
+    if not rows:
+        raise ValueError("there is nothing to measure: give at least one question")
     asked = [row["messages"][:-1] for row in rows]
     lines = write_answers(
         model,
         tokenizer,
         asked,
         shared=1,
-        stop=(STOP, LINE_BREAK),
+        stop=(format_named(chat_format).stop_token, LINE_BREAK),
         max_new_tokens=24,  # the longest first line of the data set has 18
+        chat_format=chat_format,
     )
     label = LABELS[0]
+    firsts = [line.partition("\n")[0] for line in lines]  # a line break may end a longer token
     right = [
         line.startswith(label) and verify(row, line.removeprefix(label))
-        for row, line in zip(rows, lines, strict=True)
+        for row, line in zip(rows, firsts, strict=True)
     ]
     return sum(right) / len(right)
 
 
 @torch.no_grad()
+@in_evaluation_mode
 def conversation_losses(
     model: GPT,
     examples: Sequence[EncodedChat],
@@ -233,6 +300,8 @@ def conversation_losses(
     batch_size: int = 16,
 ) -> tuple[Tensor, Tensor]:
     """Measure the loss of each conversation's trained tokens.
+
+    The model is put into evaluation mode for this time.
 
     Args:
         model: The model.
@@ -252,6 +321,7 @@ def conversation_losses(
     """
     if not examples:
         raise ValueError("there is nothing to measure: give at least one conversation")
+    batch_size = whole_number(batch_size, "batch_size", 1)
     sums, counts = [], []
     for start in range(0, len(examples), batch_size):
         rows = slice(start, start + batch_size)

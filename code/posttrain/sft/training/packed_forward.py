@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from posttrain.core.arguments import whole_number
+from posttrain.core.training.modes import in_evaluation_mode
 from posttrain.pretraining.model.attention import (
     SelfAttention,
     apply_rotary,
@@ -180,6 +182,7 @@ def packed_hidden(model: GPT, batch: PackedBatch) -> Tensor:
 
 
 @torch.no_grad()
+@in_evaluation_mode
 def frozen_streams(
     model: GPT, examples: Sequence[EncodedChat], first_block: int, batch_size: int = 16
 ) -> list[Tensor]:
@@ -208,6 +211,7 @@ def frozen_streams(
             f"a parameter below block {first_block} is trained, so its output will change: "
             "name a lower block, or freeze it"
         )
+    batch_size = whole_number(batch_size, "batch_size", 1)
     streams: list[Tensor] = []
     for start in range(0, len(examples), batch_size):
         batch = pack(examples[start : start + batch_size]).to(model.device)

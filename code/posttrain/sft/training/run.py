@@ -16,23 +16,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from posttrain.core.arguments import whole_number
 from posttrain.core.artifacts import Artifact, get_or_build
 from posttrain.core.errors import TrainingDiverged
 from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.checkpoints import History
+from posttrain.core.training.identity import frozen_digest
 from posttrain.core.training.loop import train
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.model.weights import load_pretrained
 from posttrain.sft.adapters.files import load_adapter, save_adapter
-from posttrain.sft.adapters.injection import inject_lora
+from posttrain.sft.adapters.injection import inject_lora, lora_layers
 from posttrain.sft.data.dataset import Row, build_dataset, dataset_hash
 from posttrain.sft.presets import SFTPreset, dtype_of, get_preset
 from posttrain.sft.quantization.nf4_linear import quantize_model
-from posttrain.sft.training.evaluation import accuracy_of, encode_rows, mean_loss, tokenizer_of
+from posttrain.sft.training.evaluation import (
+    accuracy_of,
+    encode_rows,
+    mean_loss,
+    row_name,
+    tokenizer_of,
+)
 from posttrain.sft.training.loss import sft_loss
 from posttrain.sft.training.packed_forward import cached_streams
-from posttrain.sft.training.packing import PackedBatch, PackedBatches
+from posttrain.sft.training.packing import PackedBatch, PackedBatches, examples_digest
+from posttrain.sft.training.run_checks import check_examples, check_outcome
 
 
 @dataclass(frozen=True)
@@ -163,22 +172,28 @@ def train_adapter(
         The model, what happened, and what the guard said where it stopped the run.
 
     Raises:
-        ValueError: If the rows do not fill a batch, there is nothing to be measured on, or a
-            conversation is longer than the preset allows.
+        ValueError: If the rows do not fill a step, there is nothing to be measured on, or a
+            conversation is longer than the preset allows or does not end with an answer.
         ArtifactError: If ``scratch`` holds a checkpoint of another run, or a damaged one.
+        TrainingIncomplete: If the adapter has not changed at the end.
 
     Chapter: sft/fine_tuning.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
+    if not validation:
+        raise ValueError("there is nothing to measure: give at least one validation row")
+    _check_judged(validation[: whole_number(answer, "answer")])
     tokenizer = tokenizer_of(preset.model)
     train_set, held_out = (
-        encode_rows(part, tokenizer, preset.max_length) for part in (rows, validation)
+        encode_rows(part, tokenizer, preset.max_length, preset.chat_format)
+        for part in (rows, validation)
     )
+    check_examples(train_set, held_out, preset)
     model = base_model(preset)
     first_block = first_adapted_block(preset)
     streams = held_out_streams = None
     if first_block:
-        origin = f"{preset.model} {preset.quantization} {dtype_of(preset)} {preset.device}"
         model.requires_grad_(False)
+        origin = f"{frozen_digest(model)} {preset.device}"
         streams = cached_streams(model, train_set, first_block, origin)
         held_out_streams = cached_streams(model, held_out, first_block, origin)
     inject_lora(model, preset.lora, seed)
@@ -195,7 +210,9 @@ def train_adapter(
         if answer:
             some = None if streams is None else streams[:answer]
             row["train_loss"] = mean_loss(current, train_set[:answer], some, first_block)
-            row["accuracy"] = accuracy_of(current, tokenizer, validation[:answer])
+            row["accuracy"] = accuracy_of(
+                current, tokenizer, validation[:answer], preset.chat_format
+            )
         before = min((e["val_loss"] for e in history.evaluations), default=math.inf)
         if row["val_loss"] < before:
             save_adapter(current, preset.lora, best, base_model_name=preset.model)
@@ -215,13 +232,35 @@ def train_adapter(
             checkpoint_folder=scratch,
             description=f"{preset.name} seed {seed}",
             history=history,
+            identity={
+                "lora": preset.lora,
+                "quantization": preset.quantization,
+                "dtype": dtype_of(preset),
+                "chat_format": preset.chat_format,
+                "max_length": preset.max_length,
+                "batch_size": preset.batch_size,
+                "validation": examples_digest(held_out),
+                "answer": answer,
+            },
         )
+        updates = (layer.lora_B for layer in lora_layers(model).values())
+        check_outcome(len(history.loss), preset, updates)
     except TrainingDiverged as error:
         diverged = str(error)
     save_adapter(model, preset.lora, folder / "last", base_model_name=preset.model)
     if best.parent != folder and best.is_dir():
         shutil.copytree(best, folder / "best", dirs_exist_ok=True)
     return model.eval(), history, diverged
+
+
+def _check_judged(rows: Sequence[Row]) -> None:
+    """Refuse questions whose answers nothing can judge, before the training and not after."""
+    for index, row in enumerate(rows):
+        if lacking := [name for name in ("kind", "entry") if name not in row]:
+            raise ValueError(
+                f"{row_name(row, index)} has no {lacking[0]!r}, by which its answer is judged: "
+                "give rows that build_dataset made, or answer=0"
+            )
 
 
 def fine_tuned(

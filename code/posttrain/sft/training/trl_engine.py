@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from posttrain.core.storage.files import write_json_atomic
+from posttrain.core.training.identity import frozen_digest
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.adapters.peft_models import check_same_adapter, load_peft_adapter
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import SFTPreset, dtype_of
+from posttrain.sft.training.packing import examples_digest
+from posttrain.sft.training.run_checks import check_examples, check_outcome
 from posttrain.sft.training.watching import Watching
 
 if TYPE_CHECKING:
@@ -116,7 +120,7 @@ def sft_config(preset: SFTPreset, folder: Path, *, validate: bool = False) -> SF
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         max_steps=training.max_steps,
         learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
+        warmup_steps=training.warmup_steps if training.max_steps > 1 else 0,  # rate 0: no step
         weight_decay=training.weight_decay,
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
@@ -169,17 +173,22 @@ def fit(
     Returns:
         What happened.
 
+    Raises:
+        ValueError: If the examples do not fill a step, or one cannot be trained as it is.
+        TrainingIncomplete: If fewer steps were taken than asked for, or nothing was learned.
+
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
     from posttrain.sft.training.trl_watching import WatchCallback
 
+    check_examples(examples, validation, preset)
     validate = bool(validation) and preset.training.eval_steps > 0
     examples = examples[: len(examples) - len(examples) % preset.batch_size]
-    own = folder / "trainer" / _fingerprint(model, [*examples, *validation], preset)
+    own = folder / "trainer" / _fingerprint(model, examples, validation, preset)
     own.mkdir(parents=True, exist_ok=True)
     train_set, held_out = (
         Dataset.from_list(
@@ -203,6 +212,11 @@ def fit(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(own))
     seconds = time.perf_counter() - started
+    check_outcome(
+        trainer.state.global_step,
+        preset,
+        (weight.detach() for name, weight in model.named_parameters() if "lora_B" in name),
+    )
     log = trainer.state.log_history
     model.save_pretrained(str(folder / "adapter"))
     shutil.rmtree(folder / "trainer")
@@ -249,10 +263,20 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(whole)[1]) if whole else None
 
 
-def _fingerprint(model: PeftModel, examples: Sequence[EncodedChat], preset: SFTPreset) -> str:
-    """Name a run, so that no checkpoint of another one is taken for its own."""
-    rows = [[x.input_ids, x.assistant_mask] for x in examples]
-    digest = hashlib.sha256(json.dumps([asdict(preset), rows]).encode())
+def _fingerprint(
+    model: PeftModel,
+    examples: Sequence[EncodedChat],
+    validation: Sequence[EncodedChat],
+    preset: SFTPreset,
+) -> str:
+    """Name a run, so that no checkpoint of another one is taken for its own.
+
+    The frozen weights count, and not where they lie.
+    """
+    settings = {k: v for k, v in asdict(preset).items() if k not in ("name", "model")}
+    settings |= {"dtype": str(dtype_of(preset)), "frozen": frozen_digest(model)}
+    rows = [examples_digest(part) for part in (examples, validation)]
+    digest = hashlib.sha256(json.dumps([settings, rows]).encode())
     for parameter in model.parameters():
         if parameter.requires_grad:
             digest.update(parameter.detach().float().cpu().numpy().tobytes())
@@ -281,12 +305,21 @@ def run_trl(
     Returns:
         What happened.
 
+    Raises:
+        AssetError: If ``adapter`` holds none.
+        ValueError: If the examples do not fill a step, one cannot be trained as it is, or
+            ``adapter`` is none of the preset's shape.
+        TrainingIncomplete: If fewer steps were taken than asked for, or nothing was learned.
+
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     import torch
-    from peft import PeftModel, get_peft_model
+    from peft import get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+    check_examples(examples, validation, preset)
+    if adapter is not None:
+        check_same_adapter(adapter, preset.lora)
     source, dtype = model_source(preset.model), dtype_of(preset)
     options: dict[str, Any] = {}
     if preset.quantization == "nf4":
@@ -301,8 +334,8 @@ def run_trl(
     )
     torch.manual_seed(preset.training.seed)
     tuned = (
-        PeftModel.from_pretrained(model, adapter, is_trainable=True)
-        if adapter
+        load_peft_adapter(model, adapter, trainable=True)
+        if adapter is not None
         else get_peft_model(model, peft_config(preset.lora))
     )
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

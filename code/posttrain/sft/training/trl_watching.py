@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from posttrain.core.training.modes import evaluation_mode
 from posttrain.core.training.run_log import RunLog
 from posttrain.sft.presets import SFTPreset
 from posttrain.sft.training.watching import Watching
@@ -73,21 +74,19 @@ class WatchCallback(TrainerCallback):
 
     @torch.no_grad()
     def _answers(self, model: Any) -> list[tuple[str, str]]:
-        was_training = model.training
-        model.eval()
         answers = []
-        for ids in self._watching.prompt_ids:
-            given = torch.tensor([ids], device=model.device)
-            found = model.generate(
-                input_ids=given,
-                attention_mask=torch.ones_like(given),
-                max_new_tokens=self._watching.max_new_tokens,
-                do_sample=False,
-                use_cache=True,
-                eos_token_id=self._watching.stop_token_id,
-                pad_token_id=self._watching.stop_token_id,
-            )
-            answers.append(found[0, len(ids) :].tolist())
-        model.train(was_training)
+        with evaluation_mode(model):
+            for ids in self._watching.prompt_ids:
+                given = torch.tensor([ids], device=model.device)
+                found = model.generate(
+                    input_ids=given,
+                    attention_mask=torch.ones_like(given),
+                    max_new_tokens=self._watching.max_new_tokens,
+                    do_sample=False,
+                    use_cache=True,
+                    eos_token_id=self._watching.stop_token_id,
+                    pad_token_id=self._watching.stop_token_id,
+                )
+                answers.append(found[0, len(ids) :].tolist())
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return list(zip(self._watching.prompts, texts, strict=True))

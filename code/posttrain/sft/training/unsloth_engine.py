@@ -21,8 +21,10 @@ from posttrain.core.errors import PosttrainError
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.lora import LoRAConfig
+from posttrain.sft.adapters.peft_models import check_same_adapter
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import SFTPreset
+from posttrain.sft.training.run_checks import check_examples
 from posttrain.sft.training.trl_engine import EngineRun
 from posttrain.sft.training.watching import Watching
 
@@ -55,10 +57,16 @@ def run_unsloth(
         What happened.
 
     Raises:
+        AssetError: If ``adapter`` holds none.
         EngineError: If the process fails. It quotes the end of the log.
+        ValueError: If the examples do not fill a step, one cannot be trained as it is, or
+            ``adapter`` is none of the preset's shape.
 
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502, DOC503
+    check_examples(examples, validation, preset)
+    if adapter is not None:
+        check_same_adapter(adapter, preset.lora)
     (folder / "result.json").unlink(missing_ok=True)  # of an earlier run
     folder.mkdir(parents=True, exist_ok=True)
     job = {

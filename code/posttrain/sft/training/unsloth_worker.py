@@ -57,11 +57,13 @@ def main(folder: Path) -> None:
     )
     if job["adapter"]:
         from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
 
-        set_peft_model_state_dict(
-            model, load_file(Path(job["adapter"]) / "adapter_model.safetensors")
-        )
+        from posttrain.sft.adapters.files import read_adapter_weights
+        from posttrain.sft.adapters.peft_models import check_peft_names
+
+        tensors = read_adapter_weights(Path(job["adapter"]))
+        check_peft_names(model, set(tensors), Path(job["adapter"]))
+        set_peft_model_state_dict(model, tensors)
     examples, validation = (
         [EncodedChat(**example) for example in job[part]] for part in ("examples", "validation")
     )
