@@ -42,6 +42,34 @@ def chat_format_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
+def detect_format(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Find the format of a model that is to be trained or talked to.
+
+    Args:
+        tokenizer: Its tokenizer.
+
+    Returns:
+        A key of `FORMATS`.
+
+    Raises:
+        ValueError: If there is no template, or it writes another format.
+
+    Chapter: sft/your_model.
+    """
+    if found := chat_format_of(tokenizer):
+        return found
+    known = ", ".join(FORMATS)
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            "the tokenizer has no chat template, so the model is a base model or its files are "
+            f"incomplete: name a format with --set chat_format=..., out of {known}"
+        )
+    raise ValueError(
+        "the tokenizer's chat template writes none of the formats that are known here "
+        f"({known}): name the nearest with --set chat_format=..."
+    )
+
+
 def _agrees(messages: list[Message], tokenizer: PreTrainedTokenizerBase, name: str) -> bool:
     ours = encode_chat(messages, tokenizer, name).input_ids
     plain = [{"role": m["role"], "content": m["content"]} for m in messages]
