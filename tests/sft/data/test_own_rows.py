@@ -185,6 +185,31 @@ def test_roles_out_of_order(tmp_path: Path):
             load_rows(file)
 
 
+def test_whatever_stands_in_a_file_the_error_is_one_on_purpose(tmp_path: Path):
+    generator = random.Random(0)
+    names = (
+        "messages conversations prompt completion instruction input output instances".split()
+    )
+    names += ["system", "weight", "tools", "label", "id", "text"]
+    values = [None, 0, 0.5, True, "", "x", "<|im_end|>", "\ud83d", [], {}, [1], [[]], {"a": 1}]
+    values += [float("nan"), 10**400, [{"role": ["x"], "content": {}}], ROWS[0]["messages"]]
+    for _ in range(1000):
+        rows: list[Any] = [
+            {name: generator.choice(values) for name in generator.sample(names, 3)}
+            for _ in range(generator.randint(1, 3))
+        ]
+        text = "\n".join(map(json.dumps, [*rows, generator.choice([*values, ROWS[0]])]))
+        at = generator.randrange(len(text))
+        wrong = generator.choice(["", "", "{", "]", '"', ",", "\n", "\0"])
+        file = write(tmp_path, text[:at] + wrong + text[at:])
+        try:
+            loaded = load_rows(file, on_bad_row=generator.choice(["drop", "error"]))
+        except (AssetError, ValueError) as error:
+            assert type(error) in (AssetError, ValueError) and "\n" not in str(error)
+        else:
+            assert loaded.rows and len(loaded.rows) == len(loaded.lines)
+
+
 def test_no_row_left_says_why(tmp_path: Path):
     file = write(tmp_path, {"prompt": "a"}, {"prompt": "b"}, {"x": 1})
     with pytest.raises(
