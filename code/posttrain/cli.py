@@ -4,6 +4,7 @@ Chapter: start/setup.
 """
 
 import contextlib
+import importlib
 import json
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from posttrain import __version__
 from posttrain.core.errors import PosttrainError
@@ -19,9 +20,6 @@ from posttrain.core.threads import calm_threads
 
 if TYPE_CHECKING:
     from posttrain.core.goals_table import GoalRow
-
-
-PRESET_NAMES = ("cpu", "t4", "t4-qwen", "gpu24", "a100")
 
 
 class OneLineErrors(TyperGroup):
@@ -44,6 +42,41 @@ class OneLineErrors(TyperGroup):
         except (PosttrainError, ValueError) as error:
             typer.echo(f"posttrain: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
+
+
+class PresetHelp(TyperCommand):
+    """Lists a stage's presets in the help of ``--preset``, when the help is asked for.
+
+    Attributes:
+        presets: Module that holds them, which imports PyTorch.
+    """
+
+    presets: str
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help.
+
+        Args:
+            ctx: Click's context.
+            formatter: What writes it.
+        """
+        *others, last = importlib.import_module(self.presets).PRESETS
+        for parameter in self.params:
+            if parameter.name == "preset" and isinstance(parameter, TyperOption):
+                parameter.help = f"{', '.join(others)} or {last}."
+        super().format_help(ctx, formatter)
+
+
+class PretrainHelp(PresetHelp):
+    """Lists the presets of Stage 0."""
+
+    presets = "posttrain.pretraining.presets"
+
+
+class SFTHelp(PresetHelp):
+    """Lists the presets of Stage 1."""
+
+    presets = "posttrain.sft.presets"
 
 
 app = typer.Typer(
@@ -91,9 +124,9 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(cls=PretrainHelp)
 def pretrain(
-    preset: Annotated[str, typer.Option(help="cpu, t4 or a100.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="Name of a preset.")] = "cpu",
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
@@ -104,9 +137,9 @@ def pretrain(
     _print_values(pretrain_command(preset, steps, seed, out))
 
 
-@app.command()
+@app.command(cls=SFTHelp)
 def sft(
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESET_NAMES)}.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="Name of a preset.")] = "cpu",
     data: Annotated[
         str | None, typer.Option(help="A file of examples (JSONL), or a data set on the hub.")
     ] = None,

@@ -168,8 +168,8 @@ def test_every_sample_of_the_cpu_run_falls_on_an_evaluation():
 
 
 def test_the_doctor_knows_the_same_presets():
-    assert set(doctor.PRESETS) == set(PRESETS) - {"nano"}  # nano needs less than cpu
-    for name, needs in doctor.PRESETS.items():
+    for name in set(PRESETS) - {"nano"}:  # nano needs less than cpu
+        needs = doctor.PRESETS[name]
         assert bool(needs.gpu_gib) is (PRESETS[name].device == "cuda")
         assert needs.gpu_bf16 is bool(PRESETS[name].training.bf16)
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import torch
 
+from posttrain.core import doctor
 from posttrain.core.training.optimization import learning_rate_at
+from posttrain.pretraining import presets as pretraining
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft import presets
 from posttrain.sft.adapters.files import load_adapter
@@ -308,3 +310,11 @@ def test_every_setting_that_is_offered_is_accepted() -> None:
         assert replace(CPU, chat_format=name).chat_format == name
     for quantization in ("nf4", None):
         assert replace(T4, quantization=quantization).quantization == quantization
+
+
+def test_the_doctor_knows_every_preset() -> None:
+    for name, preset in PRESETS.items():
+        needs = doctor.PRESETS[name]
+        assert bool(needs.gpu_gib) is (preset.device == "cuda")
+        assert needs.gpu_bf16 is (preset.dtype == "bfloat16")
+    assert set(doctor.PRESETS) <= set(PRESETS) | set(pretraining.PRESETS)

@@ -59,6 +59,7 @@ class Needs:
 PRESETS = {
     "cpu": Needs(memory_gib=7.5, disk_gib=2),  # what is sold as 8 GB
     "t4": Needs(memory_gib=12, disk_gib=15, gpu_gib=14.5),  # a T4 of 16 GB shows 14.6 GiB
+    "t4-qwen": Needs(memory_gib=12, disk_gib=15, gpu_gib=14.5),  # the same card
     "a100": Needs(memory_gib=30, disk_gib=60, gpu_gib=39, gpu_bf16=True),  # the 40 GB model
 }
 
@@ -136,10 +137,11 @@ def examine() -> list[str]:
         f"store      {home()}, {has.disk_gib:.0f} GiB free",
         "",
     ]
+    width = max(map(len, PRESETS))
     for name, needs in PRESETS.items():
         reasons = obstacles(needs, has)
         verdict = f"cannot run here: needs {'; '.join(reasons)}" if reasons else "can run here"
-        lines.append(f"preset {name:5} {verdict}")
+        lines.append(f"preset {name:{width}} {verdict}")
     absent = {name: use for name, use in OPTIONAL.items() if package_version(name) is None}
     if not absent:
         return [*lines, "", "All optional packages are installed."]

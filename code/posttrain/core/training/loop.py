@@ -30,6 +30,7 @@ from posttrain.core.training.checkpoints import (
     save_checkpoint,
     set_random_state,
 )
+from posttrain.core.training.contention import BusyWatch
 from posttrain.core.training.identity import run_identity
 from posttrain.core.training.modes import evaluation_mode
 from posttrain.core.training.optimization import (
@@ -136,6 +137,8 @@ def train(
     Chapter: pretraining/training_dynamics.
     """  # noqa: DOC502
     identity = run_identity(model, config, identity) if checkpoint_folder else None
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    watch = BusyWatch(torch.get_num_threads() if on_cpu else 1)
     torch.manual_seed(config.seed)
     random.seed(config.seed)
     np.random.seed(config.seed)
@@ -180,6 +183,7 @@ def train(
             if step % 10 == 0:
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
+            watch.warn()
     model.eval()
     return history
 

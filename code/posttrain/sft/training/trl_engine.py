@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from posttrain.core.storage.files import write_json_atomic
+from posttrain.core.training.contention import BusyWatch
 from posttrain.core.training.identity import frozen_digest
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.lora import LoRAConfig
@@ -179,6 +180,7 @@ def fit(
 
     Chapter: sft/fine_tuning.
     """  # noqa: DOC502
+    import torch
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer  # type: ignore[attr-defined]
@@ -186,6 +188,7 @@ def fit(
     from posttrain.sft.training.trl_watching import WatchCallback
 
     check_examples(examples, validation, preset)
+    watch = BusyWatch(torch.get_num_threads() if preset.device == "cpu" else 1)
     validate = bool(validation) and preset.training.eval_steps > 0
     examples = examples[: len(examples) - len(examples) % preset.batch_size]
     own = folder / "trainer" / _fingerprint(model, examples, validation, preset)
@@ -209,6 +212,7 @@ def fit(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    watch.warn()
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(own))
     seconds = time.perf_counter() - started
