@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 import types
+import typing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from posttrain import __version__
+from posttrain import __version__, cli
 from posttrain.cli import app
 from posttrain.core import doctor
 from posttrain.core.artifacts import get_or_build
@@ -183,19 +184,76 @@ def test_pretrain_hands_on_its_options_and_prints_the_metrics(pretrain, tmp_path
     assert run("pretrain", "--steps", "0").exit_code == 2
 
 
-def test_sft_hands_on_its_options_and_prints_the_metrics(monkeypatch, tmp_path: Path):
+def test_sft_hands_on_its_options(monkeypatch, tmp_path: Path):
     calls, module = [], types.ModuleType("posttrain.sft.command")
 
-    def command(*arguments):
-        calls.append(arguments)
-        return {"val_loss": 1.23456789, "dropped": {"refused": 2}}
+    def command(request, out, **options):
+        calls.append((request, out, options))
+        options["say"]("done")
 
     module.sft_command = command
     monkeypatch.setitem(sys.modules, "posttrain.sft.command", module)
-    assert run("sft").output == "val_loss: 1.235\ndropped: {'refused': 2}\n"
-    run("sft", "--preset", "t4-qwen", "--steps", "9", "--seed", "3", "--out", str(tmp_path))
-    assert calls == [("cpu", None, 0, None), ("t4-qwen", 9, 3, tmp_path)]
+    assert run("sft").output == "done\n"
+    request, out, options = calls[0]
+    assert (request.preset.name, request.data, out) == ("cpu", None, None)
+    assert not options["resume"] and not options["dry_run"]
+    run("sft", "--preset", "t4-qwen", "--steps", "9", "--seed", "3", "--out", str(tmp_path),
+        "--data", "a.jsonl", "--val", "b.jsonl", "--model", "m", "--set", "lora.r=4", "--set",
+        "batch_size=2", "--resume", "--on-bad-row", "drop", "--report-to", "wandb",
+        "--prompt", "Hi")  # fmt: skip
+    request, out, options = calls[1]
+    assert request.preset.name == "t4-qwen" and out == tmp_path and options["resume"]
+    assert (request.data, request.validation, request.model) == ("a.jsonl", "b.jsonl", "m")
+    assert (request.steps, request.seed, request.on_bad_row) == (9, 3, "drop")
+    assert request.settings == ("lora.r=4", "batch_size=2")
+    assert (request.report_to, request.prompts) == (("wandb",), ("Hi",))
+    assert run("sft", "--dry-run").exit_code == 0 and calls[2][2]["dry_run"]
     assert run("sft", "--steps", "0").exit_code == 2
+    wrong = run("sft", "--on-bad-row", "skip")
+    assert (
+        wrong.exit_code == 2 and "--on-bad-row is 'skip': choose error or drop" in wrong.stderr
+    )
+
+
+def test_chat_takes_a_pipe(monkeypatch):
+    class Session:
+        messages: typing.ClassVar[list[str]] = []
+
+        def answer(self, text: str):
+            self.messages.append(text)
+            yield from ("Yes", ".")
+
+    asked = []
+    monkeypatch.setattr(
+        "posttrain.sft.runs.chat.open_session",
+        lambda *given, **options: asked.append((given, options)) or Session(),
+    )
+    result = CliRunner().invoke(
+        cli.app, ["chat", "--model", "m", "--temperature", "0"], input="one\ntwo\n"
+    )
+    assert result.exit_code == 0 and result.stdout == "Yes.\n"
+    assert Session.messages == ["one\ntwo"]
+    assert asked[0][0] == (None, "m") and asked[0][1]["temperature"] == 0
+    assert CliRunner().invoke(cli.app, ["chat", "--device", "tpu"]).exit_code == 2
+
+
+def test_merge_and_push_print_what_was_done(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(
+        "posttrain.sft.runs.merge.merge_adapter", lambda *a, **o: [f"{a[0].name} {o['base']}"]
+    )
+    result = run("merge", "--adapter", "x", "--out", "y", "--base", "as-trained")
+    assert result.output == "x as_trained\n"
+    monkeypatch.setattr(
+        "posttrain.sft.runs.push.push_folder", lambda *a, **o: [f"{a[1]} {o['private']}"]
+    )
+    assert run("push", "x", "me/mine").output == "me/mine True\n"
+    assert run("push", "x", "me/mine", "--public").output == "me/mine False\n"
+
+
+def test_a_command_line_runs_in_this_process(monkeypatch, capsys):
+    before = list(sys.argv)
+    cli.command("doctor")
+    assert "torch" in capsys.readouterr().out and sys.argv == before
 
 
 @pytest.mark.parametrize(
