@@ -253,6 +253,26 @@ class GPT(nn.Module):
         )
 
 
+def check_unchanged(model: GPT) -> None:
+    """Refuse a subclass that computes something else, for code that reads the weights alone.
+
+    Args:
+        model: The model whose weights are read.
+
+    Raises:
+        ValueError: If its class has a ``forward`` or a ``visible`` of its own: that part would
+            be lost without a word.
+
+    Chapter: sft/your_model.
+    """
+    for name in ("forward", "visible"):
+        if getattr(type(model), name) is not getattr(GPT, name):
+            raise ValueError(
+                f"{type(model).__name__} has a {name} of its own, which would be lost here: "
+                "call the model itself"
+            )
+
+
 def next_token_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
     """Average the negative log-likelihood of the labels.
 
