@@ -6,9 +6,10 @@ Chapter: start/setup.
 import contextlib
 import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -89,6 +90,8 @@ artifacts_app = typer.Typer(
     help="The store of results: what was trained, when, from what.", no_args_is_help=True
 )
 app.add_typer(artifacts_app, name="artifacts")
+data_app = typer.Typer(help="Your own training data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 
 def _show_version(wanted: bool) -> None:
@@ -351,6 +354,35 @@ def doctor() -> None:
         typer.echo(line)
 
 
+@data_app.command("check")
+def check_command(
+    file: Annotated[
+        str, typer.Argument(help="JSON Lines, JSON, either gzipped, or owner/name on the hub.")
+    ],
+    val: Annotated[str | None, typer.Option(help="The rows held out.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name or folder; its tokenizer counts tokens.")
+    ] = None,
+    chat_format: Annotated[
+        str | None, typer.Option(help="Such as chatml; by default that of the model.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="The longest row of the run, in tokens.")
+    ] = None,
+    on_bad_row: Annotated[
+        Literal["drop", "error"], typer.Option(help="Drop and count it, or stop.")
+    ] = "drop",
+) -> None:
+    """Say what is in a training file; exit with 1 if something must be mended."""
+    from posttrain.sft.data.report import check_command
+
+    report = check_command(file, val, model, chat_format, max_length, on_bad_row)
+    for line in report.lines():
+        typer.echo(line)
+    if report.must_mend:
+        raise typer.Exit(1)
+
+
 @artifacts_app.command("list")
 def list_command() -> None:
     """List the stored artifacts."""
@@ -396,6 +428,22 @@ def remove_command(
 
     for label in remove(name_or_key):
         typer.echo(f"removed {label}")
+
+
+def command(line: str) -> None:
+    """Run a command line in this process, as a cell of a notebook does.
+
+    Args:
+        line: What stands behind ``posttrain``, quoted as in a shell.
+
+    Chapter: sft/your_model.
+    """
+    words, before = shlex.split(line), sys.argv
+    sys.argv = ["posttrain", *words]
+    try:
+        app(words, standalone_mode=False)
+    finally:
+        sys.argv = before
 
 
 def main() -> None:

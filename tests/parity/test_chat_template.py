@@ -19,6 +19,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from posttrain.sft.chat.conversations import varied_conversations
 from posttrain.sft.chat.masking import check_encoded
+from posttrain.sft.chat.recognition import chat_format_of
 from posttrain.sft.chat.template import FORMATS, encode_chat, render
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ def stand_in(smollm2: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizer
         as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
     return tokenizer
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_are_recognised_by_their_templates(
+    tokenizer: PreTrainedTokenizerBase, name: str
+) -> None:
+    known = stand_in(tokenizer, name)
+    known.chat_template = template(JINJA[name]) or known.chat_template
+    assert chat_format_of(known) == name
 
 
 @pytest.mark.parametrize("name", FORMATS)

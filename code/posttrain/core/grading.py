@@ -128,8 +128,8 @@ def difference(got: object, expected: Any) -> str | None:
 
     Args:
         got: What the reader's function returned.
-        expected: A tensor, a float or an int. Tensors must agree in shape and in kind: boolean,
-            integer or floating-point.
+        expected: A tensor, a float, an int, or a list. Tensors must agree in shape and in kind:
+            boolean, integer or floating-point. In place of lists, tuples are taken too.
 
     Returns:
         One or two sentences, or ``None`` where the two agree up to rounding.
@@ -140,6 +140,8 @@ def difference(got: object, expected: Any) -> str | None:
         if not isinstance(got, Tensor):
             return _wrong_type(got, "torch.Tensor")
         return _tensor_difference(got.detach().cpu(), expected)
+    if isinstance(expected, list):
+        return _list_difference(got, expected)
     if isinstance(got, Tensor) and got.numel() == 1:
         got = got.item()
     elif hasattr(got, "dtype") and hasattr(got, "item") and getattr(got, "size", 0) == 1:
@@ -157,6 +159,18 @@ def difference(got: object, expected: Any) -> str | None:
     if math.isnan(got) and math.isnan(expected):
         return None
     return f"Your function returned {got:.6g} where {expected:.6g} is expected."
+
+
+def _list_difference(got: object, expected: list[Any]) -> str | None:
+    if not isinstance(got, list | tuple):
+        return _wrong_type(got, "list")
+    if len(got) != len(expected):
+        return f"Your function returned {len(got)} entries where {len(expected)} are expected."
+    for index, (one, wanted) in enumerate(zip(got, expected, strict=True)):
+        same = list(one) == wanted if isinstance(one, tuple) else one == wanted
+        if not same:
+            return f"Entry {index} of your list is {one!r} where {wanted!r} is expected."
+    return None
 
 
 def _tensor_difference(got: Tensor, expected: Tensor) -> str | None:

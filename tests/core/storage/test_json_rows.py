@@ -141,7 +141,7 @@ def test_values_of_any_type_are_handed_on(tmp_path: Path):
         ('{"a": 1},', "',' follows the value, where the line should end"),
         ('{"a": 1} # note', "'# note' follows the value, where the line should end"),
         ('{"a": "tab\there"}', "Invalid control character at column 11"),
-        ('{"a": tru}', "Expecting value at column 7"),
+        ('{"a": yes}', "Expecting value at column 7"),
         (r'{"a": "\x41"}', "Invalid \\escape at column 8"),
         ("{" + '"a": {' * 200_000, "Nested too deeply at column 1"),
     ],

@@ -10,7 +10,9 @@ from posttrain.sft.data.duplicates import (
     Pair,
     exact_duplicates,
     find_leaks,
+    in_words,
     near_duplicates,
+    near_repeats,
     normalize,
     same_words_key,
 )
@@ -129,3 +131,96 @@ def test_leaks_are_pairs_across_splits_only():
 def test_pairs_and_leaks_read_well():
     assert repr(Pair(3, 8, 0.913)) == "3 ~ 8 (0.91)"
     assert repr(Leak("train", 3, "test", 8, 1.0)) == "train[3] ~ test[8] (1.00)"
+
+
+# --- near repeats ---
+
+
+def sentences(count: int, seed: int, length: int = 40) -> list[str]:
+    generator = random.Random(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(generator.choices(letters, k=generator.randint(3, 9))) for _ in range(500)]
+    return [" ".join(generator.choices(words, k=length)) for _ in range(count)]
+
+
+def test_near_repeats_are_found_once_each() -> None:
+    texts = sentences(300, 0)
+    changed = [f"xyzzy {' '.join(text.split()[1:])}!" for text in texts[:100]]
+    found = near_repeats([*texts, *changed])
+    assert [(pair.first, pair.second) for pair in found] == [(i, 300 + i) for i in range(100)]
+    assert all(0.8 <= pair.similarity < 1 for pair in found)
+    against = near_repeats(changed, against=texts)
+    assert [(pair.first, pair.second) for pair in against] == [(i, i) for i in range(100)]
+    assert [pair.similarity for pair in against] == [pair.similarity for pair in found]
+    assert near_repeats(texts, against=texts[:3]) == [Pair(i, i, 1.0) for i in range(3)]
+
+
+def test_near_repeats_agree_with_near_duplicates() -> None:
+    texts = sentences(80, 1, length=12)
+    generator = random.Random(2)
+    for text in texts[:40]:
+        words = text.split()
+        words[generator.randrange(12)] = generator.choice(["", "x", "yy"])
+        texts.append(" ".join(words))
+    slow = {(pair.first, pair.second): pair.similarity for pair in near_duplicates(texts, 0.8)}
+    fast = {(pair.first, pair.second): pair.similarity for pair in near_repeats(texts, 0.8)}
+    assert len(slow) > 20  # a run of characters in more than ten texts does not count
+    assert fast == pytest.approx(slow, abs=0.01)
+
+
+def test_what_a_template_shares_does_not_count() -> None:
+    names = sentences(100, 3, length=3)
+    order = "Translate the sentence that follows into French, and write nothing else, please"
+    asked = [f"{order}: {name}" for name in names]
+    assert len(near_duplicates(asked[:20], 0.6)) > 100
+    assert near_repeats(asked, 0.6) == []
+    twice = near_repeats([*asked, f"{asked[7]} xyz"], 0.6)
+    assert [(pair.first, pair.second) for pair in twice] == [(7, 100)]
+
+
+def test_near_repeats_need_the_same_numbers() -> None:
+    text = sentences(1, 4)[0]
+    assert near_repeats([f"{text} 3", f"{text} 4"]) == []
+    assert near_repeats([f"3 {text}", f"{text} 3"]) == [Pair(0, 1, pytest.approx(1, abs=0.1))]
+
+
+def test_near_repeats_of_little() -> None:
+    assert near_repeats([]) == near_repeats(["a"]) == near_repeats(["", "", "?!"]) == []
+    assert near_repeats(["a"], against=[]) == []
+    assert near_repeats(["a", "A.", "b"]) == [Pair(0, 1, 1.0)]
+    tail = "x" * 9
+    assert near_repeats(["ab " * 700 + tail, "ab " * 700 + "y"]) == [Pair(0, 1, 1.0)]
+    with pytest.raises(ValueError, match="threshold is 0: give a number above 0"):
+        near_repeats(["a"], 0)
+
+
+# --- signs ---
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 - 5", "3 + 5"),
+        ("3 - 5", "5 - 3"),
+        ("3 * (4 + 2)", "3 + (4 * 2)"),
+        ("2024-05-01", "2024-01-05"),
+        ("1/2 cup", "2/1 cup"),
+        ("👍", "👎"),
+        ("+ -", "+ +"),
+    ],
+)
+def test_signs_that_words_cannot_tell(one: str, other: str) -> None:
+    assert same_words_key(one) == same_words_key(other)
+    assert same_words_key(in_words(one)) != same_words_key(in_words(other))
+    assert near_duplicates([in_words(text) for text in (one, f"{one} ", other)]) == [
+        Pair(0, 1, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("What is 3 - 5?", "what is 3-5"), ("3 + 5.", "3 + 5"), ("Well-known", "known, well")],
+)
+def test_what_stays_the_same(one: str, other: str) -> None:
+    assert same_words_key(in_words(one)) == same_words_key(in_words(other))
+    assert in_words("On page 3, a well-known (5) rule.") == "On page 3, a well-known (5) rule."

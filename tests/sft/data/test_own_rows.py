@@ -156,7 +156,7 @@ def test_a_bad_row_is_an_error_with_its_line(
     text = str(caught.value)
     assert text.startswith(f"{file}, line 3: {reason}: ") and details in text
     assert text.endswith(": mend them, or drop them with on_bad_row='drop' (--on-bad-row drop)")
-    assert "more bad rows" not in text
+    assert "in all" not in text
     dropped = load_rows(file, on_bad_row="drop")
     assert dropped.lines == [1, 4] and dropped.dropped == {reason: 1}
     assert details in dropped.first_dropped[reason]
@@ -170,7 +170,7 @@ def test_bad_rows_are_counted_by_reason(tmp_path: Path):
     assert loaded.dropped == Counter(reason for _, reason, _ in BAD * 2)
     assert len(loaded.rows) + loaded.dropped.total() == 2 * len(BAD) + 1
     with pytest.raises(
-        ValueError, match=r"line 1: empty answer.*; 23 more bad rows \(in all 2"
+        ValueError, match=r"line 1: empty answer.*; 24 bad rows in all \(2 empty"
     ):
         load_rows(file)
 
@@ -183,6 +183,31 @@ def test_roles_out_of_order(tmp_path: Path):
         assert len(loaded.rows) == 1 and loaded.dropped.total() == 1
         with pytest.raises(ValueError, match="line 2: "):
             load_rows(file)
+
+
+def test_whatever_stands_in_a_file_the_error_is_one_on_purpose(tmp_path: Path):
+    generator = random.Random(0)
+    names = (
+        "messages conversations prompt completion instruction input output instances".split()
+    )
+    names += ["system", "weight", "tools", "label", "id", "text"]
+    values = [None, 0, 0.5, True, "", "x", "<|im_end|>", "\ud83d", [], {}, [1], [[]], {"a": 1}]
+    values += [float("nan"), 10**400, [{"role": ["x"], "content": {}}], ROWS[0]["messages"]]
+    for _ in range(1000):
+        rows: list[Any] = [
+            {name: generator.choice(values) for name in generator.sample(names, 3)}
+            for _ in range(generator.randint(1, 3))
+        ]
+        text = "\n".join(map(json.dumps, [*rows, generator.choice([*values, ROWS[0]])]))
+        at = generator.randrange(len(text))
+        wrong = generator.choice(["", "", "{", "]", '"', ",", "\n", "\0"])
+        file = write(tmp_path, text[:at] + wrong + text[at:])
+        try:
+            loaded = load_rows(file, on_bad_row=generator.choice(["drop", "error"]))
+        except (AssetError, ValueError) as error:
+            assert type(error) in (AssetError, ValueError) and "\n" not in str(error)
+        else:
+            assert loaded.rows and len(loaded.rows) == len(loaded.lines)
 
 
 def test_no_row_left_says_why(tmp_path: Path):

@@ -266,7 +266,7 @@ def _bad_rows(
     text = f"{source}, {word} {line}: {first}"
     if len(bad) > 1:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-        text += f"; {len(bad) - 1:,} more bad rows (in all {counts})"
+        text += f"; {len(bad):,} bad rows in all ({counts})"
     return text + ": mend them, or drop them with on_bad_row='drop' (--on-bad-row drop)"
 
 

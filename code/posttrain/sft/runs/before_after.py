@@ -43,8 +43,7 @@ class Measured:
     @property
     def exact(self) -> list[bool]:
         """Whether each answer is the row's, white space aside."""
-        pairs = zip(self.answers, self.expected, strict=True)
-        return [answer.split() == wanted.split() for answer, wanted in pairs]
+        return same_answers(self.answers, self.expected)
 
 
 def measure(
@@ -75,18 +74,55 @@ def measure(
     """
     if not examples:
         raise ValueError("there is no held-out row to measure: hold some out")
-    stop = special_tokens(tokenizer, chat_format)[format_named(chat_format).stop_token]
     asked = conversations[:MOST_ANSWERS]
+    answers = answer_all(speaker, tokenizer, asked, chat_format, max_new_tokens)
+    expected = [row[-1]["content"] for row in asked]
+    return Measured(speaker.losses(examples), answers, expected)
+
+
+def answer_all(
+    speaker: Speaker,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    chat_format: str,
+    max_new_tokens: int = 128,
+) -> list[str]:
+    """Let a model give the last answer of each conversation, greedily.
+
+    Args:
+        speaker: The model.
+        tokenizer: Its tokenizer.
+        conversations: Each ends with an answer, which the model does not see.
+        chat_format: The model's format.
+        max_new_tokens: Longest answer, in tokens.
+
+    Returns:
+        One text for each conversation.
+
+    Chapter: sft/your_model.
+    """
+    stop = special_tokens(tokenizer, chat_format)[format_named(chat_format).stop_token]
     prompts = [
         encode_chat(row[:-1], tokenizer, chat_format, add_generation_prompt=True).input_ids
-        for row in asked
+        for row in conversations
     ]
     found = speaker.answers(prompts, stop, max_new_tokens)
-    return Measured(
-        losses=speaker.losses(examples),
-        answers=tokenizer.batch_decode(found, skip_special_tokens=True),
-        expected=[row[-1]["content"] for row in asked],
-    )
+    return tokenizer.batch_decode(found, skip_special_tokens=True)
+
+
+def same_answers(answers: Sequence[str], expected: Sequence[str]) -> list[bool]:
+    """Say which answers are the expected ones, white space aside.
+
+    Args:
+        answers: What a model wrote.
+        expected: What was wanted, in the same order.
+
+    Returns:
+        True where the two are the same.
+
+    Chapter: sft/your_model.
+    """
+    return [a.split() == b.split() for a, b in zip(answers, expected, strict=True)]
 
 
 def compare(before: Measured, after: Measured) -> dict[str, Any]:

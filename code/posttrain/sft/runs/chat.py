@@ -15,8 +15,8 @@ from posttrain.core.errors import AssetError
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.streaming import stream_text
 from posttrain.sft.adapters.files import CONFIG_NAME
-from posttrain.sft.chat.detect import detect_format
 from posttrain.sft.chat.formats import format_named
+from posttrain.sft.chat.recognition import detect_format
 from posttrain.sft.chat.template import Message, encode_chat, special_tokens
 from posttrain.sft.runs.folder import RunFolder
 from posttrain.sft.runs.speaker import Speaker, load_speaker

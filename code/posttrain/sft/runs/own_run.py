@@ -19,8 +19,8 @@ from posttrain.core.training.run_log import check_reporters
 from posttrain.pretraining.model.config import GPTConfig
 from posttrain.pretraining.model.weights import config_from_hf, read_config
 from posttrain.sft.adapters.files import CONFIG_NAME, WEIGHTS_NAME
-from posttrain.sft.chat.detect import detect_format
 from posttrain.sft.chat.masking import encode_for_training
+from posttrain.sft.chat.recognition import detect_format
 from posttrain.sft.chat.template import EncodedChat, Message, special_tokens
 from posttrain.sft.data.hub import ChatRow
 from posttrain.sft.presets import SFTPreset, dtype_of

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from posttrain.core.assets import load_tokenizer, model_folder
 from posttrain.core.machine import preferred_dtype
@@ -51,6 +52,9 @@ class Speaker(Protocol):
         self, prompt: Sequence[int], params: SamplingParams, seed: int | None = None
     ) -> Iterator[int]:
         """Answer one prompt token by token."""
+
+    def logits(self, prompt: Sequence[int]) -> Tensor:
+        """Give the logits at each position of a prompt, float32, shape (T, V)."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,13 @@ class HandSpeaker:
     ) -> Iterator[int]:
         """Answer token by token; see :class:`Speaker`."""
         return stream_tokens(self._packed(), prompt, params, seed=seed)
+
+    @torch.no_grad()
+    def logits(self, prompt: Sequence[int]) -> Tensor:
+        """Give the logits at each position; see :class:`Speaker`."""
+        input_ids = torch.tensor([list(prompt)], device=self.model.device)
+        found: Tensor = self.model(input_ids)[0].float().cpu()
+        return found
 
     def _packed(self) -> GPT | PackedGPT:
         size = sum(parameter.numel() for parameter in self.model.parameters())
@@ -155,6 +166,13 @@ class LibrarySpeaker:
                 return
             yield token
             input_ids = torch.tensor([[token]], device=input_ids.device)
+
+    @torch.no_grad()
+    def logits(self, prompt: Sequence[int]) -> Tensor:
+        """Give the logits at each position; see :class:`Speaker`."""
+        input_ids = torch.tensor([list(prompt)], device=self.model.device)
+        found: Tensor = self.model(input_ids=input_ids).logits[0].float().cpu()
+        return found
 
 
 def is_ours(model: str | Path) -> bool:
