@@ -246,7 +246,7 @@ class GPT(nn.Module):
             config.num_hidden_layers,
             batch_size,
             config.kv_heads,
-            max_length or config.max_position_embeddings,
+            config.max_position_embeddings if max_length is None else max_length,
             config.channels_per_head,
             weight.dtype,
             weight.device,

@@ -108,7 +108,7 @@ class PackedGPT:
         TypeError: If a layer is none that can be packed.
 
     Chapter: pretraining/sampling.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
 
     @torch.no_grad()
     def __init__(self, model: GPT) -> None:
@@ -156,7 +156,7 @@ class PackedGPT:
             config.num_hidden_layers,
             batch_size,
             config.kv_heads,
-            max_length or config.max_position_embeddings,
+            config.max_position_embeddings if max_length is None else max_length,
             config.channels_per_head,
             self.embedding.dtype,
             self.device,
