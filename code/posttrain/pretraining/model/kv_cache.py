@@ -28,16 +28,13 @@ class KVCache:
         dtype: Type of keys and values.
         device: Where they lie.
 
-    Raises:
-        ValueError: If there would be no sequence or no position.
-
     Attributes:
         keys: Shape (L, B, H_kv, S_max, D).
         values: Shape (L, B, H_kv, S_max, D).
         length: Positions filled so far.
 
     Chapter: pretraining/sampling.
-    """  # noqa: DOC502
+    """
 
     def __init__(
         self,

@@ -98,17 +98,17 @@ class PackedGPT:
 
     Calling it gives what the model gives. It does not follow later updates of the model: pack
     again after a training step. Weights in 4 bits are unpacked, and adapters are added to their
-    weights, which rounds the sum once to the weight's dtype.
+    weights, which rounds the sum once to the weight's dtype. A layer that does more than its
+    weight is refused.
 
     Args:
         model: A model with ``"rmsnorm"``, ``"rope"`` and ``"swiglu"``, compiled or not.
 
     Raises:
         ValueError: If the model is GPT-2-style, or a subclass that computes something else.
-        TypeError: If a layer is none that can be packed.
 
     Chapter: pretraining/sampling.
-    """  # noqa: DOC502, DOC503
+    """
 
     @torch.no_grad()
     def __init__(self, model: GPT) -> None:
