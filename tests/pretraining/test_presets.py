@@ -195,7 +195,7 @@ def test_presets_cannot_be_changed():
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("device", "gpu", "device is 'gpu': choose one of 'cpu', 'cuda'"),
+        ("device", "gpu", "device is 'gpu': give 'cpu', 'cuda' or such as"),
         ("dataset", "", "dataset is '': give a text"),
         ("name", None, "name is None: give a text"),
         ("batch_size", 0, "batch_size is 0: give a whole number from 1 up"),

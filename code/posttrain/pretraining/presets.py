@@ -5,6 +5,7 @@ Chapter: pretraining/training_dynamics.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from posttrain.core.arguments import whole_number
@@ -41,8 +42,10 @@ class PretrainPreset:
         for name in ("name", "dataset"):
             if not isinstance(value := getattr(self, name), str) or not value.strip():
                 raise ValueError(f"{name} is {value!r}: give a text")
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"device is {self.device!r}: choose one of 'cpu', 'cuda'")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
+            raise ValueError(
+                f"device is {self.device!r}: give 'cpu', 'cuda' or such as 'cuda:1'"
+            )
         object.__setattr__(self, "batch_size", whole_number(self.batch_size, "batch_size", 1))
 
     @property
