@@ -8,6 +8,8 @@ Chapter: pretraining/training_dynamics.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -63,7 +65,5 @@ def _one_thread() -> None:
 
 
 def _train(preset: PretrainPreset, seed: int) -> None:
-    import os
-
-    os.environ["TQDM_DISABLE"] = "1"  # the runs' own bars would write over one another
-    pretrained(preset, seed)
+    with contextlib.redirect_stderr(io.StringIO()):  # bars would write over one another
+        pretrained(preset, seed)
