@@ -190,3 +190,18 @@ def test_an_unknown_preset_is_one_clear_sentence(name: str):
 def test_presets_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         CPU.batch_size = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("device", "gpu", "device is 'gpu': give 'cpu', 'cuda' or such as"),
+        ("dataset", "", "dataset is '': give a text"),
+        ("name", None, "name is None: give a text"),
+        ("batch_size", 0, "batch_size is 0: give a whole number from 1 up"),
+        ("batch_size", True, "batch_size is True: give a whole number"),
+    ],
+)
+def test_a_setting_that_nothing_answers_to_is_refused(name: str, value: object, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        replace(CPU, **{name: value})

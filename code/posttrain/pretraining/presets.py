@@ -5,8 +5,10 @@ Chapter: pretraining/training_dynamics.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
+from posttrain.core.arguments import whole_number
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.pretraining.model.gpt import GPTConfig
 
@@ -34,6 +36,17 @@ class PretrainPreset:
     batch_size: int
     training: TrainingConfig
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be made of, before a corpus is read."""
+        for name in ("name", "dataset"):
+            if not isinstance(value := getattr(self, name), str) or not value.strip():
+                raise ValueError(f"{name} is {value!r}: give a text")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
+            raise ValueError(
+                f"device is {self.device!r}: give 'cpu', 'cuda' or such as 'cuda:1'"
+            )
+        object.__setattr__(self, "batch_size", whole_number(self.batch_size, "batch_size", 1))
 
     @property
     def tokens_per_step(self) -> int:

@@ -94,3 +94,10 @@ def test_a_line_that_is_no_row_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('[1]\n{"step": "x"}\n\n' + json.dumps({"event": "step", "step": 1}) + "\n")
     assert read_metrics(path) == [{"event": "step", "step": 1}]
+
+
+def test_a_single_name_is_no_list_of_reporters() -> None:
+    with pytest.raises(
+        ValueError, match="report-to is 'tensorboard': give a sequence of texts"
+    ):
+        check_reporters("tensorboard")

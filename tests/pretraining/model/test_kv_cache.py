@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
 from posttrain.pretraining.model.kv_cache import KVCache
+from posttrain.pretraining.sampling.decoding import PackedGPT
 
 STYLES = {"llama": {"num_key_value_heads": 2},
           "gpt2": {"norm": "layernorm", "position": "learned", "mlp": "gelu"}}  # fmt: skip
@@ -96,3 +97,20 @@ def test_new_cache_fits_the_model() -> None:
     cache = tiny().bfloat16().new_cache(5)
     assert cache.keys.shape == cache.values.shape == (2, 5, 2, 16, 8)
     assert cache.keys.dtype == torch.bfloat16 and cache.length == 0 and cache.max_length == 16
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ((1, 0), "max_length is 0: give a whole number from 1 up"),  # no stand-in for None
+        ((0, 4), "batch_size is 0: give a whole number from 1 up"),
+        ((1, -4), "max_length is -4"),
+        ((True, 4), "batch_size is True"),
+    ],
+)
+def test_an_empty_cache_is_refused(sizes: tuple[int, int], sentence: str) -> None:
+    model = GPT(GPTConfig(vocab_size=5, hidden_size=8, num_attention_heads=2))
+    for made in (model, PackedGPT(model)):
+        with pytest.raises(ValueError, match=sentence):
+            made.new_cache(*sizes)
+    assert model.new_cache(1).max_length == model.config.max_position_embeddings

@@ -184,12 +184,29 @@ def test_a_shape_that_the_weights_do_not_have_is_named(saved: Path) -> None:
 
 def test_a_tied_head_may_lie_in_the_file_as_well(saved: Path) -> None:
     tensors = load_file(saved / "model.safetensors")
-    tensors["lm_head.weight"] = (
-        tensors["model.embed_tokens.weight"] + 1
-    )  # as transformers: unused
-    save_file(tensors, saved / "model.safetensors")
+    embedding = tensors["model.embed_tokens.weight"]
+    save_file({**tensors, "lm_head.weight": embedding.clone()}, saved / "model.safetensors")
     model = load_pretrained(saved)
     assert model.lm_head.weight is model.embed_tokens.weight
+
+
+def test_a_head_of_its_own_is_not_lost_where_the_configuration_ties_it(saved: Path) -> None:
+    """transformers keeps such a head; without it ours would be another model."""
+    tensors = load_file(saved / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"tie_word_embeddings is set, and lm_head.weight is an"
+    ):
+        load_pretrained(saved)
+
+
+def test_a_head_that_was_trained_apart_is_not_lost_when_saved(tmp_path: Path) -> None:
+    model = GPT(GPTConfig(vocab_size=11, hidden_size=16, num_attention_heads=2))
+    model.lm_head.weight = torch.nn.Parameter(model.embed_tokens.weight.detach() + 1)
+    with pytest.raises(ValueError, match="the model cannot be saved as it is: tie_word_embed"):
+        save_pretrained(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_weights_of_a_bare_model_have_no_prefix(saved: Path) -> None:

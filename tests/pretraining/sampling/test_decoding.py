@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
 from posttrain.pretraining.sampling.decoding import PackedGPT, PackedLinear
+from posttrain.pretraining.training.failures import LeakyGPT
 
 
 def tiny(dtype: torch.dtype = torch.float32, **changes: object) -> GPT:
@@ -126,3 +127,58 @@ def test_bad_input_is_refused_as_by_the_model() -> None:
         ValueError, match="24 positions are more than the model's context of 16"
     ):
         packed(ids, torch.cat((mask, mask), dim=1), cache)
+
+
+# --- nothing is lost on the way ---
+
+
+@pytest.mark.parametrize("where", ["all", "keys alone", "head"])
+@torch.no_grad()
+def test_every_bias_is_packed(where: str) -> None:
+    model, (ids, mask) = tiny(), batch()
+    for block in model.layers:
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            if where == "all" or (where == "keys alone" and name == "k_proj"):
+                layer = getattr(block.self_attn, name)
+                layer.bias = nn.Parameter(torch.randn(layer.out_features))
+    if where == "head":
+        model.lm_head.bias = nn.Parameter(torch.randn(23))
+    packed, real = PackedGPT(model), mask.bool()
+    expected = model(ids, mask)
+    assert_close(packed(ids, mask, packed.new_cache(3))[real], expected[real])
+    assert not torch.allclose(expected, tiny()(ids, mask), atol=0.05)  # the biases count
+
+
+class Changed(nn.Module):
+    """A layer with a part that ``base`` does not have."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.change = base, nn.Parameter(torch.ones_like(base.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.base.weight + self.change)
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_layer_that_does_more_than_its_weight_is_refused() -> None:
+    for make in (Changed, lambda base: Scaled(64, 64, bias=False), nn.Sequential):
+        model = tiny()
+        model.layers[1].self_attn.o_proj = make(model.layers[1].self_attn.o_proj)
+        with pytest.raises(TypeError, match=r"a (Changed|Scaled|Sequential) cannot be packed"):
+            PackedGPT(model)
+
+
+def test_a_model_with_a_mask_or_a_pass_of_its_own_is_refused() -> None:
+    class Forward(GPT):
+        def forward(self, *parts: object, **rest: object) -> Tensor:
+            return -super().forward(*parts, **rest)  # type: ignore[arg-type]
+
+    config = tiny().config
+    for model, name in ((LeakyGPT(config), "visible"), (Forward(config), "forward")):
+        with pytest.raises(ValueError, match=f"has a {name} of its own, which would be lost"):
+            PackedGPT(model)

@@ -276,3 +276,16 @@ def test_a_model_with_adapters_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="has 14 LoRA layers already"):
         load_adapter(model, folder)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_what_is_trained_beside_the_adapter_is_not_lost(tmp_path: Path) -> None:
+    config = LoRAConfig(r=2, target_modules=("q_proj",))
+    model = GPT(GPTConfig(vocab_size=11, hidden_size=16, num_attention_heads=2))
+    inject_lora(model, config, seed=0)
+    model.norm.requires_grad_(True)
+    sentence = "norm.weight is trained beside the adapter and has no place in its files: freeze"
+    with pytest.raises(ValueError, match=sentence):
+        save_adapter(model, config, tmp_path / "adapter", base_model_name="x")
+    assert not (tmp_path / "adapter").exists()
+    model.norm.requires_grad_(False)
+    save_adapter(torch.compile(model), config, tmp_path / "adapter", base_model_name="x")

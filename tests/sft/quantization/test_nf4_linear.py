@@ -245,3 +245,21 @@ def test_a_wrong_model_is_refused() -> None:
         ValueError, match=r"has adapters, layers\.0\.\S+ first: quantize it, th"
     ):
         quantize_model(model)
+
+
+def test_a_layer_that_does_more_than_its_weight_is_not_quantized() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model = nn.ModuleDict({"a": nn.Linear(64, 64), "b": Scaled(64, 64)})
+    with pytest.raises(ValueError, match="b is a Scaled, which does more than its weight: put"):
+        quantize_model(model, skip=())
+    assert type(model["a"]) is nn.Linear  # nothing was changed
+    assert isinstance(quantize_model(model, skip=("b",))["a"], NF4Linear)
+
+
+def test_a_single_name_to_skip_is_no_sequence_of_names() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(64, 64), "b": nn.Linear(64, 64)})
+    with pytest.raises(ValueError, match=r"skip is 'b': give a sequence of names of layers, "):
+        quantize_model(model, skip="b")

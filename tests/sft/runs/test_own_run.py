@@ -358,3 +358,19 @@ def test_a_run_that_cannot_begin_leaves_no_folder(
     with pytest.raises(ValueError, match="needs a GPU"):
         execute_run(prepared, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"settings": "lora.r=4"}, "settings is 'lora.r=4': give a sequence of texts"),
+        ({"prompts": "Hi"}, "prompts is 'Hi': give a sequence of texts"),
+        ({"report_to": "wandb"}, "report_to is 'wandb': give a sequence of texts"),
+        ({"on_bad_row": "skip"}, "on_bad_row is 'skip': give 'error' or 'drop'"),
+    ],
+)
+def test_a_request_that_would_be_misread_is_refused(
+    request_: RunRequest, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        replace(request_, **changes)

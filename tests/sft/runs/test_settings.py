@@ -85,3 +85,8 @@ def test_steps_can_be_given() -> None:
         for_rows(CPU, 30, steps=0)
     with pytest.raises(ValueError, match="no row is left to train on"):
         for_rows(CPU, 0)
+
+
+def test_a_single_text_is_no_list_of_settings() -> None:
+    with pytest.raises(ValueError, match=r"settings is 'lora.r=4': give a sequence of texts, "):
+        with_settings(CPU, "lora.r=4")

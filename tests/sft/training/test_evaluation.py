@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
 from posttrain.pretraining.sampling.decoding import PackedGPT
+from posttrain.pretraining.training.failures import LeakyGPT
 from posttrain.sft.adapters.injection import inject_lora, lora_parameters
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.adapters.merge import merge_lora
@@ -442,3 +443,21 @@ def test_nothing_cannot_be_measured() -> None:
         conversation_losses(gpt(), EXAMPLES, batch_size=0)
     with pytest.raises(ValueError, match="there is nothing to measure: give at least one"):
         mean_loss(gpt(), [])
+
+
+# --- nothing is lost on the way ---
+
+
+@torch.no_grad()
+def test_a_head_that_has_gone_its_own_way_stays_in_the_copy() -> None:
+    model = gpt()
+    model.lm_head.weight = nn.Parameter(model.embed_tokens.weight + 1)  # the shape says tied
+    for changed in (model, adapted(model)):
+        copy = plain_model(changed)
+        assert_close(copy(IDS), changed(IDS), atol=1e-5, rtol=1e-5)
+        assert copy.lm_head.weight is not copy.embed_tokens.weight
+
+
+def test_a_model_with_a_mask_of_its_own_has_no_plain_copy() -> None:
+    with pytest.raises(ValueError, match="LeakyGPT has a visible of its own"):
+        plain_model(LeakyGPT(gpt().config))

@@ -227,3 +227,16 @@ def test_a_mean_per_token_is_no_mean_of_rows() -> None:
     total, terms = sft_loss(model, pack(equal))
     rows = [sft_loss(model, pack([example])) for example in equal]
     assert_close(total / terms, (rows[0][0] + rows[1][0]) / 6, atol=1e-5, rtol=1e-5)
+
+
+def test_a_bias_of_the_head_counts() -> None:
+    config = GPTConfig(vocab_size=23, hidden_size=16, num_attention_heads=2)
+    model = GPT(config).requires_grad_(False)
+    batch = pack([EncodedChat([3, 1, 4, 1, 5], [0, 0, 1, 1, 1])])
+    without, _ = sft_loss(model, batch)
+    model.lm_head.bias = nn.Parameter(torch.randn(model.config.vocab_size), False)
+    loss, count = sft_loss(model, batch)
+    logits = model(batch.input_ids[None])[0]
+    expected, _ = masked_nll(logits, batch.labels)
+    assert_close(loss, expected, atol=1e-4, rtol=1e-5)
+    assert count == 3 and abs(loss - without) > 0.1

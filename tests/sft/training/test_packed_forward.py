@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from posttrain.pretraining.model.gpt import GPT, GPTConfig
+from posttrain.pretraining.training.failures import LeakyGPT
 from posttrain.sft.adapters.injection import inject_lora, lora_parameters
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.chat.template import EncodedChat
@@ -239,3 +240,10 @@ def test_trainable_lower_blocks_are_refused(
         frozen_streams(model, TRAINABLE, first_block)
     with pytest.raises(ValueError, match="a parameter below block 1 is trained"):
         frozen_streams(adapted(None), TRAINABLE, 1)
+
+
+def test_a_model_with_a_mask_of_its_own_is_refused() -> None:
+    """The packed pass has the causal mask built in."""
+    leaky = LeakyGPT(GPTConfig(vocab_size=31, hidden_size=16, num_attention_heads=2))
+    with pytest.raises(ValueError, match="LeakyGPT has a visible of its own, which would be"):
+        packed_hidden(leaky, pack([EncodedChat([1, 2, 3], [0, 1, 1])]))

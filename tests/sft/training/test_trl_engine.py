@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from posttrain.core.errors import TrainingIncomplete
+from posttrain.core.errors import TrainingDiverged, TrainingIncomplete
 from posttrain.core.training.optimization import TrainingConfig, learning_rate_at
 from posttrain.sft.adapters.files import WEIGHTS_NAME, load_adapter, save_adapter
 from posttrain.sft.adapters.injection import inject_lora, lora_layers
@@ -22,6 +22,7 @@ from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.presets import T4, T4_QWEN, SFTPreset
 from posttrain.sft.training import run as by_hand
+from posttrain.sft.training.by_hand_engine import run_by_hand
 from posttrain.sft.training.evaluation import mean_loss
 from posttrain.sft.training.trl_engine import model_source, peft_config, run_trl, sft_config
 
@@ -348,3 +349,50 @@ def test_a_checkpoint_belongs_to_weights_and_rows_and_not_to_a_place(
         rows, held_out = EXAMPLES[:6], [EXAMPLES[6], *EXAMPLES[4:]]
     run_trl(preset, rows, tmp_path / "run", validation=held_out)
     assert len(steps) == 4 + (2 if where == "moved" else 4)  # from step 2, or from the start
+
+
+# --- the same guard as by hand ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"explosion_ratio": 0.9, "learning_rate": 1e-9, "max_steps": 30},
+         "training diverged at step 20: the loss averages"),  # a guard so strict that it trips
+        ({"learning_rate": 1e30, "max_grad_norm": 0.0}, "training diverged at step [12]: the "),
+    ],
+    ids=["explosion", "no number"],
+)  # fmt: skip
+@pytest.mark.parametrize("run", [run_trl, run_by_hand])
+def test_a_run_that_has_gone_wrong_is_stopped(
+    run: Any, settings: dict[str, Any], words: str, preset: SFTPreset, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingDiverged, match=words):
+        run(changed(preset, **settings), EXAMPLES, tmp_path)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_an_explosion_may_be_allowed(preset: SFTPreset, tmp_path: Path) -> None:
+    allowed = changed(preset, explosion_ratio=0.0, learning_rate=1e-9, max_steps=22)
+    assert len(run_trl(allowed, EXAMPLES, tmp_path).losses) == 22
+
+
+def test_the_number_format_of_the_products_is_the_same(
+    preset: SFTPreset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for dtype, expected in (("bfloat16", True), ("float32", False)):
+        monkeypatch.setenv("POSTTRAIN_DTYPE", dtype)
+        assert sft_config(changed(preset, bf16=None), tmp_path).bf16 is expected
+    assert sft_config(changed(preset, bf16=True), tmp_path).bf16
+
+
+@pytest.mark.parity
+def test_products_in_bfloat16_give_the_losses_of_the_run_by_hand(
+    preset: SFTPreset, start: Path, ours: Runner, tmp_path: Path
+) -> None:
+    """In eight bits of precision, the losses agree to two digits and differ from float32's."""
+    run = run_trl(changed(preset, bf16=True), EXAMPLES, tmp_path / "trl", adapter=start)
+    losses, _ = ours(changed(preset, bf16=True))
+    exact, _ = ours(changed(preset, bf16=False))
+    assert_close(run.losses, losses, atol=0.05, rtol=0)
+    assert run.losses != pytest.approx(exact, abs=1e-4)

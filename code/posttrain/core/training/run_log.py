@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
+from posttrain.core import arguments
 from posttrain.core.machine import process_memory_gb
 from posttrain.core.storage.files import write_text_atomic
 
@@ -78,7 +79,7 @@ def check_reporters(names: Sequence[str]) -> None:
 
     Chapter: sft/your_model.
     """
-    for name in names:
+    for name in arguments.names(names, "report-to"):
         if name not in REPORTERS:
             raise ValueError(f"report-to is {name!r}: choose from {', '.join(REPORTERS)}")
         if importlib.util.find_spec(name) is None:

@@ -246,11 +246,31 @@ class GPT(nn.Module):
             config.num_hidden_layers,
             batch_size,
             config.kv_heads,
-            max_length or config.max_position_embeddings,
+            config.max_position_embeddings if max_length is None else max_length,
             config.channels_per_head,
             weight.dtype,
             weight.device,
         )
+
+
+def check_unchanged(model: GPT) -> None:
+    """Refuse a subclass that computes something else, for code that reads the weights alone.
+
+    Args:
+        model: The model whose weights are read.
+
+    Raises:
+        ValueError: If its class has a ``forward`` or a ``visible`` of its own: that part would
+            be lost without a word.
+
+    Chapter: sft/your_model.
+    """
+    for name in ("forward", "visible"):
+        if getattr(type(model), name) is not getattr(GPT, name):
+            raise ValueError(
+                f"{type(model).__name__} has a {name} of its own, which would be lost here: "
+                "call the model itself"
+            )
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:

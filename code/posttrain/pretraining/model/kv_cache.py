@@ -10,6 +10,8 @@ import copy
 import torch
 from torch import Tensor
 
+from posttrain.core.arguments import whole_number
+
 
 class KVCache:
     """Preallocated keys and values of every layer.
@@ -44,6 +46,8 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        for name, value in (("batch_size", batch_size), ("max_length", max_length)):
+            whole_number(value, name, 1)
         shape = (num_hidden_layers, batch_size, num_key_value_heads, max_length, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)

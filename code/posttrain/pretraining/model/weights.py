@@ -192,6 +192,7 @@ def load_pretrained(name_or_folder: str | Path, dtype: torch.dtype = torch.float
         for name, value in _read_tensors(file, dtype).items()
     }
     if config.tie_word_embeddings and "embed_tokens.weight" in state:
+        _check_tied(state, f"{folder} does not fit")
         state["lm_head.weight"] = state["embed_tokens.weight"]
     _check_fit(folder, state, model)
     model.load_state_dict(state, assign=True)
@@ -276,6 +277,17 @@ def _check_fit(folder: Path, state: dict[str, Tensor], model: GPT) -> None:
             )
 
 
+def _check_tied(state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse a head of its own where the configuration says that there is none: it is lost."""
+    head, embedding = state.get("lm_head.weight"), state["embed_tokens.weight"]
+    if head is not None and head is not embedding and not torch.equal(head, embedding):
+        raise ValueError(
+            f"{what}: tie_word_embeddings is set, and lm_head.weight is another matrix than "
+            "the embedding: say tie_word_embeddings=false in the configuration, or drop the "
+            "head"
+        )
+
+
 def config_to_hf(config: GPTConfig) -> dict[str, Any]:
     """Write a Llama- or Qwen2-style shape as Hugging Face's ``config.json``.
 
@@ -325,7 +337,7 @@ def save_pretrained(model: GPT, folder: str | Path) -> None:
 
     Raises:
         ValueError: If the model is GPT-2-style, or carries adapters or 4-bit weights, which
-            this format does not hold.
+            this format does not hold, or a head of its own where its shape has none.
 
     Chapter: pretraining/gpt.
     """  # noqa: DOC502
@@ -340,6 +352,8 @@ def save_pretrained(model: GPT, folder: str | Path) -> None:
             f"{odd[0]} is no weight of a plain model: fold adapters and 4-bit weights in first "
             "(posttrain merge, or plain_model)"
         )
+    if config.tie_word_embeddings:
+        _check_tied(state, "the model cannot be saved as it is")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     hf_config["dtype"] = str(model.embed_tokens.weight.dtype).removeprefix("torch.")

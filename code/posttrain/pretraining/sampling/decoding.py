@@ -23,7 +23,7 @@ from posttrain.pretraining.model.attention import (
     scaled_dot_product_attention,
 )
 from posttrain.pretraining.model.feed_forward import SwiGLUFeedForward
-from posttrain.pretraining.model.gpt import GPT, Block, check_input
+from posttrain.pretraining.model.gpt import GPT, Block, check_input, check_unchanged
 from posttrain.pretraining.model.kv_cache import KVCache
 
 
@@ -73,15 +73,23 @@ class PackedLinear:
 
 def _dense(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a linear layer that may carry an adapter or lie in 4 bits."""
-    base = cast(nn.Linear, getattr(layer, "base", layer))
     unpack = getattr(layer, "merged_weight", None) or getattr(layer, "dequantize", None)
+    if unpack is None and getattr(type(layer), "forward", None) is not nn.Linear.forward:
+        raise TypeError(
+            f"a {type(layer).__name__} cannot be packed, since it may do more than its weight: "
+            "put the plain layer back, or call the model itself"
+        )
+    base = cast(nn.Linear, getattr(layer, "base", layer))
     return unpack() if unpack is not None else base.weight, base.bias
 
 
 def _joined(*layers: nn.Module) -> PackedLinear:
     """Make one map of several that read the same input; their outputs stand side by side."""
     weights, biases = zip(*map(_dense, layers), strict=True)
-    bias = None if biases[0] is None else torch.cat(biases)
+    bias = None
+    if any(b is not None for b in biases):
+        pairs = zip(weights, biases, strict=True)
+        bias = torch.cat([w.new_zeros(len(w)) if b is None else b for w, b in pairs])
     return PackedLinear(torch.cat(weights), bias)
 
 
@@ -90,13 +98,14 @@ class PackedGPT:
 
     Calling it gives what the model gives. It does not follow later updates of the model: pack
     again after a training step. Weights in 4 bits are unpacked, and adapters are added to their
-    weights, which rounds the sum once to the weight's dtype.
+    weights, which rounds the sum once to the weight's dtype. A layer that does more than its
+    weight is refused.
 
     Args:
         model: A model with ``"rmsnorm"``, ``"rope"`` and ``"swiglu"``, compiled or not.
 
     Raises:
-        ValueError: If the model is GPT-2-style.
+        ValueError: If the model is GPT-2-style, or a subclass that computes something else.
 
     Chapter: pretraining/sampling.
     """
@@ -104,6 +113,7 @@ class PackedGPT:
     @torch.no_grad()
     def __init__(self, model: GPT) -> None:
         model = unwrapped(model)
+        check_unchanged(model)
         config = model.config
         if (config.norm, config.position, config.mlp) != ("rmsnorm", "rope", "swiglu"):
             raise ValueError("only a model with 'rmsnorm', 'rope' and 'swiglu' can be packed")
@@ -146,7 +156,7 @@ class PackedGPT:
             config.num_hidden_layers,
             batch_size,
             config.kv_heads,
-            max_length or config.max_position_embeddings,
+            config.max_position_embeddings if max_length is None else max_length,
             config.channels_per_head,
             self.embedding.dtype,
             self.device,

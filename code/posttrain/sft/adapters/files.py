@@ -66,7 +66,8 @@ def save_adapter(
         base_model_name: Name or folder of the model that the adapter belongs to.
 
     Raises:
-        ValueError: If the model has no adapter, or one of another configuration.
+        ValueError: If the model has no adapter, or one of another configuration, or trains
+            something beside it, which the files cannot hold.
 
     Chapter: sft/lora.
     """
@@ -75,9 +76,17 @@ def save_adapter(
             raise ValueError(
                 f"{name} was injected with {layer.config}, not with {config}: give the former"
             )
+    own = lora_parameters(model)
+    ids = {id(parameter) for parameter in own.values()}
+    for name, parameter in unwrapped(model).named_parameters():
+        if parameter.requires_grad and id(parameter) not in ids:
+            raise ValueError(
+                f"{name} is trained beside the adapter and has no place in its files: freeze "
+                "it, or fold the adapter in (merged_state) and save the whole model"
+            )
     tensors = {
         _file_name(model, name): parameter.detach().contiguous()
-        for name, parameter in lora_parameters(model).items()
+        for name, parameter in own.items()
     }
     peft_config = {
         "peft_type": "LORA",

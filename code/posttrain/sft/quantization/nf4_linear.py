@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from posttrain.core.arguments import names
 from posttrain.sft.quantization.nf4 import (
     NF4Tensor,
     QuantizedAbsmax,
@@ -183,10 +184,11 @@ def quantize_model(
 
     Raises:
         ValueError: If it has adapters or no linear layer left, a name to skip does not exist,
-            or a layer to quantize shares its weight with another.
+            or a layer to quantize shares its weight with another or has a forward of its own.
 
     Chapter: sft/qlora.
     """
+    skip = names(skip, "skip", "names of layers")
     if adapters := [name for name, _ in model.named_parameters() if "lora_" in name]:
         raise ValueError(
             f"the model has adapters, {adapters[0]} first: quantize it, then inject LoRA"
@@ -197,6 +199,11 @@ def quantize_model(
     chosen = [name for name in layers if not any(_ends_with(name, s) for s in skip)]
     if not chosen:
         raise ValueError("the model has no linear layer to quantize: is it quantized already?")
+    if odd := [n for n in chosen if type(layers[n]).forward is not nn.Linear.forward]:
+        raise ValueError(
+            f"{odd[0]} is a {type(layers[odd[0]]).__name__}, which does more than its weight: "
+            "put it into skip"
+        )
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     if shared := [name for name in chosen if uses[id(layers[name].weight)] > 1]:
         raise ValueError(

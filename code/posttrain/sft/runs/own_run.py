@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from posttrain.core.arguments import names
 from posttrain.core.assets import load_tokenizer, model_folder
 from posttrain.core.machine import run_record
 from posttrain.core.storage.files import atomic_path, write_json_atomic
@@ -72,6 +73,13 @@ class RunRequest:
     on_bad_row: Literal["error", "drop"] = "error"
     report_to: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a single text where several are meant, and a choice that is none."""
+        for name in ("settings", "report_to", "prompts"):
+            object.__setattr__(self, name, tuple(names(getattr(self, name), name)))
+        if self.on_bad_row not in ("error", "drop"):
+            raise ValueError(f"on_bad_row is {self.on_bad_row!r}: give 'error' or 'drop'")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
+from posttrain.core.arguments import names
 from posttrain.core.training.optimization import TrainingConfig
 from posttrain.sft.adapters.lora import LoRAConfig
 from posttrain.sft.presets import SFTPreset
@@ -55,7 +56,7 @@ def with_settings(preset: SFTPreset, settings: Sequence[str]) -> SFTPreset:
     Chapter: sft/your_model.
     """
     changed: dict[str, Any] = {}
-    for text in settings:
+    for text in names(settings, "settings"):
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set {text!r} has no '=': give name=value, such as lora.r=32")

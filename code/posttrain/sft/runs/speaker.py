@@ -18,6 +18,7 @@ from torch import Tensor
 
 from posttrain.core.assets import load_tokenizer, model_folder
 from posttrain.core.machine import preferred_dtype
+from posttrain.core.training.modes import evaluation_mode
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.model.weights import config_from_hf, load_pretrained, read_config
 from posttrain.pretraining.sampling.decoding import PackedGPT
@@ -130,7 +131,8 @@ class LibrarySpeaker:
         for example in examples:
             input_ids = torch.tensor([example.input_ids], device=self.model.device)
             labels = torch.tensor(labels_of(example), device=self.model.device)[1:]
-            logits = self.model(input_ids=input_ids).logits[0, :-1].float()
+            with evaluation_mode(self.model):
+                logits = self.model(input_ids=input_ids).logits[0, :-1].float()
             means.append(
                 torch.nn.functional.cross_entropy(
                     logits, labels, ignore_index=IGNORE_INDEX
@@ -158,7 +160,8 @@ class LibrarySpeaker:
         input_ids = torch.tensor([list(prompt)], device=self.model.device)
         past = None
         for _ in range(params.max_new_tokens):
-            found = self.model(input_ids=input_ids, past_key_values=past, use_cache=True)
+            with evaluation_mode(self.model):
+                found = self.model(input_ids=input_ids, past_key_values=past, use_cache=True)
             past = found.past_key_values
             uniform = torch.rand(1, generator=generator).to(input_ids.device)
             token = int(draw(found.logits[:, -1], params, uniform)[0])

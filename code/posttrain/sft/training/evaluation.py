@@ -15,7 +15,7 @@ from torch import Tensor
 from posttrain.core.arguments import names, whole_number
 from posttrain.core.assets import load_tokenizer
 from posttrain.core.training.modes import in_evaluation_mode
-from posttrain.pretraining.model.gpt import GPT
+from posttrain.pretraining.model.gpt import GPT, check_unchanged
 from posttrain.pretraining.sampling.decoding import PackedGPT
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
@@ -124,9 +124,11 @@ def plain_model(model: GPT) -> GPT:
     with torch.device("meta"):
         plain = GPT(model.config)
     has_adapters = any(".lora_A" in name for name, _ in model.named_parameters())
+    check_unchanged(model)
     plain.load_state_dict(merged_state(model) if has_adapters else _dense(model), assign=True)
-    if model.config.tie_word_embeddings:
-        plain.lm_head.weight = plain.embed_tokens.weight
+    head, embedding = plain.lm_head.weight, plain.embed_tokens.weight
+    if model.config.tie_word_embeddings and torch.equal(head, embedding):
+        plain.lm_head.weight = embedding  # a head that has gone its own way stays
     return plain.requires_grad_(False).eval()
 
 

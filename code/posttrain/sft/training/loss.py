@@ -102,7 +102,7 @@ def sft_loss(model: GPT, batch: PackedBatch) -> tuple[Tensor, int]:
     """Score packed conversations the way ``posttrain.core.training.loop.train`` wants it.
 
     Logits are computed where a token is trained, and nowhere else; and in blocks, unless the
-    head is trained, has an adapter or is quantized.
+    head is trained, has an adapter or a bias, or is quantized.
 
     Args:
         model: A Llama-style model, with or without adapters.
@@ -117,6 +117,6 @@ def sft_loss(model: GPT, batch: PackedBatch) -> tuple[Tensor, int]:
     hidden = packed_hidden(model, batch)[trained]  # (M, C)
     labels = batch.labels[trained]
     head = model.lm_head
-    if type(head) is nn.Linear and not head.weight.requires_grad:
+    if type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad:
         return blockwise_nll(hidden, head.weight, labels), len(labels)
     return masked_nll(head(hidden), labels)

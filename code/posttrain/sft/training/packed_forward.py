@@ -23,7 +23,7 @@ from posttrain.pretraining.model.attention import (
     scaled_dot_product_attention,
 )
 from posttrain.pretraining.model.config import GPTConfig
-from posttrain.pretraining.model.gpt import GPT, Block
+from posttrain.pretraining.model.gpt import GPT, Block, check_unchanged
 from posttrain.sft.chat.template import EncodedChat
 from posttrain.sft.training.packing import PackedBatch, pack
 
@@ -141,11 +141,13 @@ def packed_stream(model: GPT, batch: PackedBatch, last_block: int | None = None)
         Residual stream, shape (N, C).
 
     Raises:
-        ValueError: If the model has learned positions, or a document exceeds its context.
+        ValueError: If the model has learned positions or is a subclass that computes something
+            else, or a document exceeds its context.
 
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     config = model.config
+    check_unchanged(model)
     if config.position != "rope":
         raise ValueError("only a model with rotary positions reads packed documents here")
     if batch.longest > config.max_position_embeddings:

@@ -133,7 +133,8 @@ def sft_config(preset: SFTPreset, folder: Path, *, validate: bool = False) -> SF
         dataloader_drop_last=not validate,  # it would drop validation rows too; see fit
         gradient_checkpointing=on_gpu,  # activations would not fit beside long conversations
         use_cpu=not on_gpu,
-        bf16=False,  # no autocast: the model is loaded in the type it computes in
+        bf16=training.use_bf16,  # autocast; where it is off, the model's own type decides
+        logging_nan_inf_filter=False,  # the guard must see what it is to stop
         fp16=on_gpu and preset.dtype == "float16",  # whose small gradients must be scaled
         logging_steps=1,
         save_strategy="steps" if save_steps else "no",
@@ -176,6 +177,7 @@ def fit(
 
     Raises:
         ValueError: If the examples do not fill a step, or one cannot be trained as it is.
+        TrainingDiverged: If the guard stops the run, as it does by hand.
         TrainingIncomplete: If fewer steps were taken than asked for, or nothing was learned.
 
     Chapter: sft/fine_tuning.
@@ -185,7 +187,7 @@ def fit(
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
-    from posttrain.sft.training.trl_watching import WatchCallback
+    from posttrain.sft.training.trl_watching import GuardCallback, WatchCallback
 
     check_examples(examples, validation, preset)
     watch = BusyWatch(torch.get_num_threads() if preset.device == "cpu" else 1)
@@ -207,6 +209,7 @@ def fit(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(GuardCallback(preset))
     if watching is not None:
         trainer.add_callback(WatchCallback(watching, preset, tokenizer))
     for parameter in model.parameters():

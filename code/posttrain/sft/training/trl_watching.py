@@ -5,11 +5,14 @@ Chapter: sft/your_model.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
+from posttrain.core.training.checkpoints import History
+from posttrain.core.training.loop import check_step
 from posttrain.core.training.modes import evaluation_mode
 from posttrain.core.training.run_log import RunLog
 from posttrain.sft.presets import SFTPreset
@@ -17,6 +20,37 @@ from posttrain.sft.training.watching import Watching
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class GuardCallback(TrainerCallback):
+    """Stops a run that has gone wrong, by the rule of the loop by hand.
+
+    In float16 the trainer scales the loss, and skips a step whose gradient overflows: there a
+    gradient that is not finite is no fault.
+
+    Args:
+        preset: The run; ``explosion_ratio`` decides.
+
+    Chapter: sft/your_model.
+    """
+
+    def __init__(self, preset: SFTPreset) -> None:
+        self._preset, self._history = preset, History()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Take up the losses of an earlier sitting."""
+        self._history.loss = [row["loss"] for row in state.log_history if "loss" in row]
+
+    def on_log(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Look at a step's loss and gradient."""
+        logs: dict[str, float] = parts["logs"]
+        if "loss" not in logs:
+            return
+        loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
+        norm = 0.0 if args.fp16 and not math.isfinite(norm) else norm
+        step, ratio = state.global_step - 1, self._preset.training.explosion_ratio
+        check_step(step, loss, norm, self._history, ratio)
+        self._history.loss.append(loss)
 
 
 class WatchCallback(TrainerCallback):
