@@ -55,7 +55,7 @@ def sft_command(
         ValueError: If a setting or a row is wrong, or this machine cannot run it.
 
     Chapter: sft/your_model.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     if out is not None and not dry_run:
         RunFolder(out).check(resume=resume)
     if out is None and resume:

@@ -131,6 +131,9 @@ def compare(family: str, seed: int) -> Comparison:
     Returns:
         What was found.
 
+    Raises:
+        RuntimeError: If one of the two trains a weight that the other does not.
+
     Chapter: pretraining/gpt.
     """
     generator = random.Random(f"{family} {seed}")

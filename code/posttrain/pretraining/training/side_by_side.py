@@ -38,7 +38,7 @@ def train_side_by_side(
         ValueError: If ``processes`` is below 1.
 
     Chapter: pretraining/training_dynamics.
-    """
+    """  # noqa: DOC503
     wanted = list(dict.fromkeys(runs))
     processes = min(torch.get_num_threads(), 4) if processes is None else processes
     if processes < 1:

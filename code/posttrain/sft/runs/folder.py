@@ -130,7 +130,7 @@ class RunFolder:
         """Add facts to ``run.json``.
 
         Args:
-            facts: Plain values by name.
+            **facts: Plain values by name.
         """
         record = self.record
         assert record is not None, "begin comes first"

@@ -152,7 +152,7 @@ def compare_merged(
         ValueError: If there is no conversation.
 
     Chapter: sft/your_model.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     if not conversations:
         raise ValueError("there is nothing to ask: give at least one conversation")
     facts = adapter_facts(adapter)

@@ -67,7 +67,7 @@ def rehearse(
         PosttrainError: If the run that is to be killed does not start.
 
     Chapter: sft/your_model.
-    """
+    """  # noqa: DOC502
     here, there = folder / "here", folder / "there"
     here.mkdir(parents=True)
     _tiny_model(here / "model")

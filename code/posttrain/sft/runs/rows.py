@@ -117,7 +117,7 @@ def load_run_rows(
         ValueError: If a row is bad and that is an error, or ``validation`` comes alone.
 
     Chapter: sft/your_model.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     if data is None:
         if validation is not None:
             raise ValueError(

@@ -95,7 +95,7 @@ def watch(
         conversations: Each ends with a user's message, which is what is shown of it.
         tokenizer: The model's tokenizer.
         chat_format: The model's format.
-        options: Further fields of :class:`Watching`.
+        **options: Further fields of :class:`Watching`.
 
     Returns:
         How the run is watched.
