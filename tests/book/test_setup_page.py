@@ -39,6 +39,7 @@ def variables_of_python(source: str, *, given: bool = True) -> set[str]:
     found = set(OWN.findall(source))
     calls = rf"""(?:environ(?:\.get\(|\[|\.setdefault\()|getenv\()\s*["']({NAME})["']"""
     found |= set(re.findall(calls, source))
+    found |= set(re.findall(rf"""_env: str = ["']({NAME})["']""", source))  # a default
     if not given or "os.environ" not in source:
         return found
     for node in ast.walk(ast.parse(source)):

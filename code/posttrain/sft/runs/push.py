@@ -13,7 +13,6 @@ from posttrain.core.errors import AssetError
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _KEPT_HERE = ("checkpoint/*", "tensorboard/*", ".*", "*.tmp", "*.pt", "*.bin")
-TOKEN = "HF_TOKEN"
 
 
 def files_to_push(folder: Path) -> list[tuple[str, int]]:
@@ -76,11 +75,11 @@ def push_folder(
         lines.append("there is no README.md: others would not know what this is")
     if dry_run:
         return [*lines, "nothing was sent (--dry-run)"]
-    token = os.environ.get(TOKEN)
+    token = os.environ.get("HF_TOKEN")
     if not token:
         raise AssetError(
-            f"{TOKEN} is not set: make a token that may write, on the hub's settings page, and "
-            f"put it into the environment variable {TOKEN}"
+            "HF_TOKEN is not set: make a token that may write, on the hub's settings page, and put "
+            "it into the environment variable HF_TOKEN"
         )
     from huggingface_hub import HfApi
 
