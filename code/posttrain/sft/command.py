@@ -61,7 +61,7 @@ def sft_command(
     if out is None and resume:
         raise ValueError("--resume without --out: name the folder of the run that is to go on")
     try:
-        run = prepare_run(request)
+        run = prepare_run(request, plan_only=dry_run)
         for line in run.lines():
             say(line)
         if dry_run:

@@ -18,10 +18,11 @@ from posttrain.core.training.optimization import TrainingConfig
 from posttrain.core.training.run_log import read_metrics
 from posttrain.sft import command
 from posttrain.sft.command import RunStopped, facts_of, sft_command
-from posttrain.sft.presets import SFTPreset
+from posttrain.sft.presets import T4, SFTPreset
 from posttrain.sft.runs import own_run
 from posttrain.sft.runs.chat import open_session
 from posttrain.sft.runs.own_run import RunRequest, execute_run, prepare_run
+from posttrain.sft.training.model_shapes import PUBLISHED_SHAPES
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -102,6 +103,25 @@ def test_the_plan_alone_writes_nothing(request_: RunRequest, tmp_path: Path) -> 
     said = run(request_, tmp_path / "out", dry_run=True)
     assert said[-1] == "nothing was trained (--dry-run)"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_here_is_planned_by_its_shape(
+    request_: RunRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*parts: Any, **rest: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    elsewhere = replace(request_, preset=replace(T4, max_length=200))
+    found = prepare_run(elsewhere, plan_only=True)
+    assert found.stands_in and found.plan is not None
+    assert found.plan.config == PUBLISHED_SHAPES["Llama-3.2-1B"]
+    assert any("which is not here: its published shape" in line for line in found.lines())
+    with pytest.raises(AssetError, match="could not be read from the hub"):
+        prepare_run(elsewhere)
+    unknown = replace(request_, model="some/model")
+    with pytest.raises(AssetError, match="could not be read from the hub"):
+        prepare_run(unknown, plan_only=True)
 
 
 def test_settings_win_over_the_rule(request_: RunRequest) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from posttrain.core.arguments import names
 from posttrain.core.assets import load_tokenizer, model_folder
+from posttrain.core.errors import AssetError
 from posttrain.core.machine import run_record
 from posttrain.core.storage.files import atomic_path, write_json_atomic
 from posttrain.core.training.run_log import check_reporters
@@ -32,6 +33,7 @@ from posttrain.sft.runs.rows import RunRows, load_run_rows
 from posttrain.sft.runs.settings import for_rows, with_settings
 from posttrain.sft.runs.speaker import is_ours, load_speaker
 from posttrain.sft.training.engines import run_engine
+from posttrain.sft.training.model_shapes import published_shape
 from posttrain.sft.training.packing import by_length
 from posttrain.sft.training.plan import RunPlan, plan_run, refuse_what_cannot_fit
 from posttrain.sft.training.run import check_device
@@ -41,6 +43,7 @@ from posttrain.sft.training.watching import Watching, watch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+STAND_IN = "smollm2-135m-instruct"  # its tokenizer counts where a model is not here
 FIXED_PROMPTS = 3  # held-out rows whose answers are shown on the way
 LONGEST_SHOWN = 48  # tokens of their answers
 SHOWN = 3  # times that they are answered, beside the first
@@ -96,6 +99,7 @@ class PreparedRun:
         dropped: Rows that were left out while encoding, by reason.
         plan: What it will need.
         tokenizer: The model's tokenizer.
+        stands_in: Whether lengths are those of another tokenizer, for a plan alone.
     """
 
     request: RunRequest
@@ -107,6 +111,7 @@ class PreparedRun:
     dropped: Counter[str]
     plan: RunPlan | None
     tokenizer: PreTrainedTokenizerBase
+    stands_in: bool = False
 
     def lines(self) -> list[str]:
         """Say what will be done.
@@ -119,18 +124,22 @@ class PreparedRun:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.dropped.items())
             lines.append(f"left out:   {reasons}")
         preset = self.preset
-        lines.append(
-            f"model:      {preset.model}, chat format {preset.chat_format}, engine "
-            f"{preset.engine}"
-        )
+        named = self.request.model or self.request.preset.model
+        what = f"{preset.model}, chat format {preset.chat_format}"
+        if self.stands_in:
+            what = f"{named}, which is not here: its published shape, lengths as of {STAND_IN}"
+        lines.append(f"model:      {what}, engine {preset.engine}")
         return lines + (self.plan.lines() if self.plan else [])
 
 
-def prepare_run(request: RunRequest) -> PreparedRun:
+def prepare_run(request: RunRequest, *, plan_only: bool = False) -> PreparedRun:
     """Read, check, encode and plan, without training anything.
 
     Args:
         request: What was asked for.
+        plan_only: Whether a plan is all that is wanted. A model that cannot be had here is then
+            planned with its published shape, and rows are as long as SmolLM2's tokenizer makes
+            them.
 
     Returns:
         The run.
@@ -150,9 +159,12 @@ def prepare_run(request: RunRequest) -> PreparedRun:
     rows = load_run_rows(
         preset, request.data, request.validation, request.on_bad_row, request.seed
     )
+    standing_in = None
+    if plan_only:
+        preset, standing_in = _stand_in(preset)
     tokenizer = load_tokenizer(preset.model)
     told = preset.chat_format != request.preset.chat_format
-    if preset.model != request.preset.model and not told:
+    if preset.model != request.preset.model and not told and standing_in is None:
         preset = replace(preset, chat_format=detect_format(tokenizer))
     special_tokens(tokenizer, preset.chat_format)
     examples, _, lost = encode_rows_of(rows.train, tokenizer, preset, request.on_bad_row)
@@ -169,17 +181,31 @@ def prepare_run(request: RunRequest) -> PreparedRun:
     if preset.engine != "by_hand":  # the run by hand packs; the others pad to the longest row
         examples = by_length(examples, preset.batch_size, preset.training.seed)
     plan = None
-    if is_ours(preset.model):
+    shape = config_of(preset.model) if standing_in is None and is_ours(preset.model) else None
+    if (shape := shape or standing_in) is not None:
         plan = plan_run(
             preset,
-            config_of(preset.model),
+            shape,
             [len(x.input_ids) for x in examples],
             [sum(x.assistant_mask) for x in examples],
             len(held_out),
         )
     return PreparedRun(
-        request, preset, rows, examples, held_out, asked, dropped, plan, tokenizer
-    )
+        request, preset, rows, examples, held_out, asked, dropped, plan, tokenizer,
+        standing_in is not None,
+    )  # fmt: skip
+
+
+def _stand_in(preset: SFTPreset) -> tuple[SFTPreset, GPTConfig | None]:
+    """Let SmolLM2's tokenizer count, where the model is not here and its shape is known."""
+    try:
+        model_folder(preset.model)
+    except AssetError:
+        shape = published_shape(preset.model)
+        if shape is None:
+            raise
+        return replace(preset, model=STAND_IN, chat_format="smollm2"), shape
+    return preset, None
 
 
 def config_of(model: str) -> GPTConfig:

@@ -78,8 +78,8 @@ def push_folder(
     token = os.environ.get("HF_TOKEN")
     if not token:
         raise AssetError(
-            "HF_TOKEN is not set: make a token that may write, on the hub's settings page, and put "
-            "it into the environment variable HF_TOKEN"
+            "HF_TOKEN is not set: make a token that may write, on the hub's settings page, and "
+            "put it into the environment variable HF_TOKEN"
         )
     from huggingface_hub import HfApi
 

@@ -56,6 +56,24 @@ PUBLISHED_SHAPES = {
 }  # fmt: skip
 
 
+def published_shape(name: str) -> GPTConfig | None:
+    """Find the shape of a published model by its name on the hub.
+
+    Args:
+        name: Such as ``unsloth/Llama-3.2-1B-Instruct``.
+
+    Returns:
+        The shape, or ``None`` where it stands in no table here.
+
+    Chapter: sft/your_model.
+    """
+    own = name.rpartition("/")[2].lower()
+    for known, shape in PUBLISHED_SHAPES.items():
+        if own == known.lower() or own.startswith(f"{known.lower()}-"):
+            return shape
+    return None
+
+
 def total_parameters(config: GPTConfig) -> int:
     """Count a model's parameters.
 
