@@ -13,6 +13,7 @@ from posttrain.sft.training.model_shapes import (
     adapted_blocks,
     adapter_parameters,
     linear_shapes,
+    published_shape,
     total_parameters,
 )
 
@@ -85,3 +86,10 @@ def test_a_block_that_does_not_exist_is_refused() -> None:
     assert adapted_blocks(TINY, LoRAConfig(layers_to_transform=(2, 0))) == [0, 2]
     with pytest.raises(ValueError, match="names block 3: the model has 0 to 2"):
         adapted_blocks(TINY, LoRAConfig(layers_to_transform=(1, 3)))
+
+
+def test_hub_names_have_shapes() -> None:
+    assert published_shape("unsloth/Llama-3.2-1B-Instruct") is PUBLISHED_SHAPES["Llama-3.2-1B"]
+    assert published_shape("Qwen/Qwen2.5-7B") is PUBLISHED_SHAPES["Qwen2.5-7B"]
+    for name in ("some/model", "Qwen/Qwen2.5-72B", "a/Llama-3.2-1Bx", ""):
+        assert published_shape(name) is None
