@@ -254,12 +254,18 @@ def test_the_doctor_names_missing_packages_and_the_command(monkeypatch: pytest.M
 
 T4 = Resources(memory_gib=12.7, disk_gib=70, gpu_gib=14.6, gpu_bf16=False)
 A100 = Resources(memory_gib=83, disk_gib=200, gpu_gib=39.4, gpu_bf16=True)
+L4 = Resources(memory_gib=15.6, disk_gib=80, gpu_gib=22.5, gpu_bf16=True)
 LAPTOP = Resources(memory_gib=7.6, disk_gib=30, gpu_gib=0, gpu_bf16=False)
 
 
 @pytest.mark.parametrize(
     ("machine", "can"),
-    [(LAPTOP, {"cpu"}), (T4, {"cpu", "t4", "t4-qwen"}), (A100, set(PRESETS))],
+    [
+        (LAPTOP, {"cpu"}),
+        (T4, {"cpu", "t4", "t4-qwen"}),
+        (L4, {"cpu", "t4", "t4-qwen", "gpu24"}),
+        (A100, set(PRESETS)),
+    ],
 )
 def test_which_presets_run_where(machine: Resources, can: set[str]):
     assert {name for name, needs in PRESETS.items() if not obstacles(needs, machine)} == can

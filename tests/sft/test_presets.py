@@ -26,6 +26,7 @@ from posttrain.sft.experiments import SWEEP
 from posttrain.sft.presets import (
     A100,
     CPU,
+    GPU24,
     PRESETS,
     T4,
     T4_QWEN,
@@ -47,8 +48,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHAPES = {"cpu": "SmolLM2-135M", "t4": "Llama-3.2-1B", "t4-qwen": "Qwen2.5-1.5B",
-          "a100": "Qwen2.5-7B"}  # fmt: skip
-MEMORY = {"cpu": 8e9, "t4": 15e9, "t4-qwen": 15e9, "a100": 40e9}  # bytes of its machine
+          "gpu24": "Qwen2.5-7B", "a100": "Qwen2.5-7B"}  # fmt: skip
+MEMORY = {
+    "cpu": 8e9,
+    "t4": 15e9,
+    "t4-qwen": 15e9,
+    "gpu24": 23e9,
+    "a100": 40e9,
+}  # bytes of its machine
 ALPACA = 51_760  # rows
 EXAMPLES = [
     EncodedChat([1, 40 + i, 50, *range(60, 64 + i)], [0, 0, 0, *[1] * (4 + i)])
@@ -214,9 +221,10 @@ def test_what_the_reasons_say_is_so() -> None:
     assert round(100 * (warmed / plain - 1)) == 8
     assert CPU.lora.scaling == 2 and T4.lora.scaling == A100.lora.scaling == 1
     assert {conversations_per_step(preset) for preset in PRESETS.values()} == {16}
-    for preset in (T4, T4_QWEN, A100):
+    for preset in (T4, T4_QWEN, GPU24, A100):
         assert preset.training.max_steps == 20 * preset.training.warmup_steps
     assert T4.training.max_steps == 6 * T4.training.eval_steps
+    assert GPU24.training.max_steps == 6 * GPU24.training.eval_steps == T4.training.max_steps
     assert A100.training.max_steps == 8 * A100.training.eval_steps
     assert T4.training.max_steps * 16 == 9_600 and 0.17 < 9_600 / ALPACA < 0.2
     assert 0.48 < A100.training.max_steps * 16 / ALPACA < 0.52
@@ -224,12 +232,16 @@ def test_what_the_reasons_say_is_so() -> None:
     assert A100.batch_size * A100.max_length == 16_384
     memory = predicted(A100)
     assert round(memory.total / 1e9) == 34 and round(memory.logits / 1e9) == 20
+    memory = predicted(GPU24)
+    assert round(memory.total / 1e9) == 20 and round(memory.logits / 1e9) == 10
+    assert 2 * GPU24.batch_size == A100.batch_size and GPU24.max_length == A100.max_length
 
 
 def test_the_4_bit_presets_say_what_16_bits_would_take() -> None:
     """Chapter sft/qlora computes the same numbers."""
     for preset, sixteen, four, fits in (
-        (T4, 12.4, 11.0, True), (T4_QWEN, 9.2, 7.2, True), (A100, 43.4, 33.7, False),
+        (T4, 12.4, 11.0, True), (T4_QWEN, 9.2, 7.2, True), (GPU24, 30.0, 20.3, False),
+        (A100, 43.4, 33.7, False),
     ):  # fmt: skip
         assert preset.quantization == "nf4"
         assert round(predicted(preset, "lora").total / 1e9, 1) == sixteen
@@ -237,7 +249,9 @@ def test_the_4_bit_presets_say_what_16_bits_would_take() -> None:
         assert (predicted(preset, "lora").total < MEMORY[preset.name]) is fits
 
 
-@pytest.mark.parametrize("preset", [T4, T4_QWEN, A100], ids=["t4", "t4-qwen", "a100"])
+@pytest.mark.parametrize(
+    "preset", [T4, T4_QWEN, GPU24, A100], ids=["t4", "t4-qwen", "gpu24", "a100"]
+)
 def test_gpu_presets_do_what_the_chapters_teach(preset: SFTPreset, tmp_path: Path) -> None:
     """A warm-up, a validation loss on the way, and the adapter of the lowest one."""
     training = preset.training
@@ -256,7 +270,7 @@ def test_presets_are_found_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "", "T4"])
 def test_an_unknown_preset_is_one_clear_sentence(name: str) -> None:
-    sentence = f"no preset '{name}': choose one of cpu, t4, t4-qwen, a100"
+    sentence = f"no preset '{name}': choose one of cpu, t4, t4-qwen, gpu24, a100"
     with pytest.raises(ValueError, match=sentence):
         get_preset(name)
 

@@ -60,6 +60,7 @@ PRESETS = {
     "cpu": Needs(memory_gib=7.5, disk_gib=2),  # what is sold as 8 GB
     "t4": Needs(memory_gib=12, disk_gib=15, gpu_gib=14.5),  # a T4 of 16 GB shows 14.6 GiB
     "t4-qwen": Needs(memory_gib=12, disk_gib=15, gpu_gib=14.5),  # the same card
+    "gpu24": Needs(memory_gib=15, disk_gib=40, gpu_gib=22, gpu_bf16=True),  # an L4 shows 22.5
     "a100": Needs(memory_gib=30, disk_gib=60, gpu_gib=39, gpu_bf16=True),  # the 40 GB model
 }
 

@@ -22,7 +22,7 @@ class SFTPreset:
     """A model, a data set, an adapter and a schedule that fit one kind of machine.
 
     Attributes:
-        name: ``cpu``, ``t4``, ``t4-qwen`` or ``a100``.
+        name: ``cpu``, ``t4``, ``t4-qwen``, ``gpu24`` or ``a100``.
         model: A name that ``posttrain.core.assets`` knows, or a repository on the hub.
         chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
         dataset: ``reckoning`` (built here) or ``alpaca-cleaned`` (from the hub).
@@ -171,14 +171,32 @@ A100 = replace(
     ),
 )
 
-PRESETS = {preset.name: preset for preset in (CPU, T4, T4_QWEN, A100)}
+GPU24 = replace(
+    A100,
+    name="gpu24",
+    model="Qwen/Qwen2.5-7B-Instruct",  # the largest that fits a card of 24 GB with long rows
+    quantization="nf4",  # 30 GB in 16 bits would not fit in 23
+    dtype="bfloat16",  # an L4, an A10 and an RTX 3090 or 4090 have bf16 units
+    batch_size=4,  # half of a100's: 20 GB are predicted, 10 of them for all logits at once
+    max_length=2048,  # as a100
+    training=replace(
+        A100.training,
+        max_steps=600,  # as t4: 9,600 conversations; half a pass would take such a card hours
+        warmup_steps=30,  # a twentieth of the run
+        gradient_accumulation_steps=4,  # still 16 a step
+        eval_steps=100,  # six points after the start, as t4
+        save_steps=100,  # as eval_steps
+    ),
+)
+
+PRESETS = {preset.name: preset for preset in (CPU, T4, T4_QWEN, GPU24, A100)}
 
 
 def get_preset(name: str) -> SFTPreset:
     """Look up a preset.
 
     Args:
-        name: ``cpu``, ``t4``, ``t4-qwen`` or ``a100``.
+        name: ``cpu``, ``t4``, ``t4-qwen``, ``gpu24`` or ``a100``.
 
     Returns:
         The preset.

@@ -474,7 +474,7 @@ def test_presets_that_cannot_run_here_are_refused(
     with pytest.raises(ValueError, match=sentence):
         fine_tuned("t4")
     with pytest.raises(
-        ValueError, match="no preset 'big': choose one of cpu, t4, t4-qwen, a100"
+        ValueError, match="no preset 'big': choose one of cpu, t4, t4-qwen, gpu24, a100"
     ):
         fine_tuned("big")
     with pytest.raises(ValueError, match="-1 examples cannot be kept: give a number, or 0"):
