@@ -343,6 +343,12 @@ def test_rows_that_are_too_long_are_left_out() -> None:
     assert rows.within(2) == Rows((), (), 7) and rows.within(9) == rows
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 9])
+def test_the_largest_batch_of_rows_is_that_of_their_numbers(size: int) -> None:
+    rows = Rows(tuple(LENGTHS), tuple(TRAINED))
+    assert rows.largest(size) == largest_micro_batch(LENGTHS, TRAINED, size)
+
+
 @pytest.mark.parametrize(
     ("lengths", "trained", "sentence"),
     [([], [], "give one of each for every conversation"), ([3], [], "1 lengths and 0 numbers"),
