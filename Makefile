@@ -38,6 +38,8 @@ help:
 	@echo '                  (CHAPTERS=book/sft/lora RUNS=avx2-fp32,seed-1000 for a part)'
 	@echo 'make records    make the recorded runs again: all, which takes an hour or two, or some'
 	@echo '                  (RECORDS=sft/rank_and_rate,pretraining/warm_up)'
+	@echo 'make true-shape measure the memory of runs of the real models, in shape: about 40'
+	@echo '                  minutes and 9 GB of memory; weekly, since no build does it'
 	@echo 'make lock       make requirements.lock again from requirements.in'
 	@echo '                  (LOCKFLAGS=--upgrade to take newer versions)'
 	@echo 'make site-check look at every page of the built site in a browser, and rate it'
@@ -104,6 +106,11 @@ robustness: $(STAMP)
 	@$(RUN_ENV) python -m tools.clean.robustness --chapters '$(CHAPTERS)' --runs '$(RUNS)'
 
 
+
+.PHONY: true-shape
+# Models of the shape of Llama-3.2-1B and Qwen2.5-1.5B with random weights: no part of a build.
+true-shape: $(STAMP)
+	@$(RUN_ENV) posttrain record sft/true_shape
 
 .PHONY: records
 # What is finished is kept: make records again goes on where an interruption left it.

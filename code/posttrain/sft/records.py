@@ -16,4 +16,9 @@ RECORDS = [
         minutes=27, seeds=(0, 1, 2), module="posttrain.sft.recorded.rank_and_rate",
         summary="posttrain.sft.recorded.best_rates:summarize",
     ),
+    Recipe(
+        "sft", "true_shape", "Memory predicted and measured, models of true shape",
+        minutes=40, seeds=(0,), module="posttrain.sft.recorded.true_shape",
+        summary="posttrain.sft.recorded.true_shape_numbers:summarize",
+    ),
 ]  # fmt: skip

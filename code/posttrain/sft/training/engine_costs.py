@@ -285,8 +285,8 @@ def peft_kept_per_token(
 
     For the adapters: PEFT computes them in float32. In 16 bits it casts the input of each
     matrix apart, so that q, k and v keep three copies of what they read. In float32 they share
-    it, and o shares the attention's result. Then 4 r for each matrix; with dropout, masks and
-    dropped copies; with DoRA two outputs.
+    it, and o shares the attention's result. Then 4 r for each matrix; with dropout a mask as
+    large as each dropped copy; with DoRA two outputs.
 
     Args:
         preset: The adapter and the type.
@@ -316,7 +316,7 @@ def peft_kept_per_token(
         inputs = 4 * (C * sum(bool(targets & group) for group in readers))
         inputs += 4 * inner * ("down_proj" in targets)
     if lora.lora_dropout:
-        inputs += widths
+        inputs += 4 * widths
     kept = inputs + 4 * lora.r * len(targets)
     if lora.use_dora:
         kept += 8 * sum(shapes[name][1] for name in targets)

@@ -11,10 +11,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 
 from posttrain.pretraining.model.config import GPTConfig
 from posttrain.sft.presets import SFTPreset, dtype_of
 from posttrain.sft.training.engine_costs import (
+    MicroBatch,
     RunMemory,
     largest_micro_batch,
     pads,
@@ -78,6 +81,26 @@ class Rows:
         ]  # fmt: skip
         lengths, trained = zip(*kept, strict=True) if kept else ((), ())
         return Rows(lengths, trained, self.validation)
+
+    def largest(self, batch_size: int) -> MicroBatch:
+        """Put the longest into one batch, as ``largest_micro_batch`` does; sorted once.
+
+        Args:
+            batch_size: Conversations in a batch, from 1 up.
+
+        Returns:
+            The batch; smaller where there are fewer conversations.
+        """
+        longest, tokens, trained = self._sums
+        rows = min(batch_size, len(tokens))
+        return MicroBatch(
+            rows, longest, tokens[rows - 1], min(trained[rows - 1], tokens[rows - 1])
+        )
+
+    @cached_property
+    def _sums(self) -> tuple[int, list[int], list[int]]:
+        lengths, trained = (sorted(n, reverse=True) for n in (self.lengths, self.trained))
+        return lengths[0], list(accumulate(lengths)), list(accumulate(trained))
 
 
 @dataclass(frozen=True)
@@ -286,8 +309,7 @@ def _on(preset: SFTPreset, config: GPTConfig, rows: Rows, hardware: Hardware) ->
 def _memory(
     preset: SFTPreset, config: GPTConfig, rows: Rows, hardware: Hardware, batch_size: int
 ) -> RunMemory:
-    batch = largest_micro_batch(rows.lengths, rows.trained, batch_size)
-    return run_memory(preset, config, batch, process=hardware.process)
+    return run_memory(preset, config, rows.largest(batch_size), process=hardware.process)
 
 
 def largest_batch(preset: SFTPreset, config: GPTConfig, rows: Rows, hardware: Hardware) -> int:
@@ -420,9 +442,9 @@ def _single(base: Remedy, hardware: Hardware) -> list[Remedy]:
     if length := _longest_that_fits(base, hardware):
         shorter, kept = replace(preset, max_length=length), rows.within(length)
         dropped = len(rows.lengths) - len(kept.lengths)
-        tried.append(
-            (f"max_length={length}, which drops {dropped} rows", shorter, config, kept)
-        )
+        rows_text = f"{dropped} longer row{'s' if dropped > 1 else ''}"
+        text = f"--set max_length={length} --on-bad-row drop, without {rows_text}"
+        tried.append((text, shorter, config, kept))
     if preset.engine == "by_hand" and hardware.device == "cuda":
         other = replace(preset, engine="trl")
         text = "--set engine=trl, which computes activations twice"
@@ -483,7 +505,8 @@ def refuse_what_cannot_fit(plan: RunPlan) -> None:
     if larger:
         ways.append(f"another machine ({', '.join(larger)})")
     fits = f"what fits is {', or '.join(ways)}" if ways else "no setting makes it fit"
+    where = "this machine" if target is plan.machines[0] else target.hardware.name
     raise ValueError(
-        f"the run needs {target.memory.needed / 1e9:.1f} GB (predicted) and "
-        f"{target.hardware.name} has {target.hardware.usable / 1e9:.1f}: {fits}"
+        f"the run needs {target.memory.needed / 1e9:.1f} GB (predicted) and {where} has "
+        f"{target.hardware.usable / 1e9:.1f}: {fits}"
     )
