@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,8 @@ def _kill(line: str, out: Path, after: int) -> int:
         [sys.executable, "-m", "posttrain.cli", *line.split()],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # as many threads as here: with another number, sums are rounded in another order
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     until = time.monotonic() + _PATIENCE
     while process.poll() is None and time.monotonic() < until:
