@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from posttrain.core.errors import AssetError
 from posttrain.core.storage.files import atomic_path, write_json_atomic
 from posttrain.core.training.wrappers import unwrapped
+from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft.adapters.injection import (
     inject_lora,
     lora_layers,
@@ -90,7 +91,7 @@ def save_adapter(
     }
     peft_config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if _writes_text(model) else None,
         "base_model_name_or_path": base_model_name,
         "inference_mode": True,
         "bias": "none",
@@ -144,6 +145,12 @@ def load_adapter(model: nn.Module, folder: str | Path) -> LoRAConfig:
         for name, parameter in lora_parameters(model).items():
             parameter.copy_(tensors[_file_name(model, name)])
     return config
+
+
+def _writes_text(model: nn.Module) -> bool:
+    """Say whether PEFT may take it for a language model: one without a head it may not."""
+    model = unwrapped(model)
+    return isinstance(model, GPT) or hasattr(model, "prepare_inputs_for_generation")
 
 
 def _file_name(model: nn.Module, name: str) -> str:
