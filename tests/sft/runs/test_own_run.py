@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -58,7 +59,15 @@ def run(request: RunRequest, out: Path, **options: Any) -> list[str]:
 # --- a whole run ---
 
 
-@pytest.mark.parametrize("engine", ["by_hand", "trl"])
+needs_unsloth = pytest.mark.skipif(
+    importlib.util.find_spec("unsloth") is None, reason="unsloth is not installed"
+)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["by_hand", "trl", pytest.param("unsloth", marks=[needs_unsloth, pytest.mark.slow])],
+)
 def test_a_file_becomes_an_adapter(
     engine: str, request_: RunRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
