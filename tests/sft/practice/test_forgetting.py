@@ -24,8 +24,8 @@ def test_replayed_rows_are_not_those_that_are_measured() -> None:
     measured = general_chats(tokenizer_of(forgetting.CPU.model), MEASURED_CHATS)
     texts = {tuple(chat.input_ids) for chat in measured}
     for seed in range(3):
-        drawn = replayed(0.2, 288, seed)
-        assert len(drawn) == 72  # a fifth of 360
+        drawn = replayed(0.2, 192, seed)
+        assert len(drawn) == 48  # a fifth of 240
         assert not texts & {tuple(chat.input_ids) for chat in drawn}
     assert replayed(0.2, 288, 0) != replayed(0.2, 288, 1)
     assert replayed(0.0, 288, 0) == []

@@ -33,7 +33,7 @@ from posttrain.sft.training.evaluation import (
 )
 from posttrain.sft.training.run import base_model
 
-ROWS = 288  # of the task, in every run but the shorter one: 18 batches of 16
+ROWS = 192  # of the task, in every run but the shorter one: 12 batches of 16
 MEASURED_CHATS, MEASURED_PLAYS = 40, 24
 FULL_RATE = 4e-4  # a tenth of LoRA's, as "LoRA without regret" has it
 
