@@ -9,7 +9,7 @@ RECORDS = [
     Recipe(
         "sft", "checkpointing", "Gradient checkpointing: memory saved, time spent",
         minutes=6, seeds=(0, 1, 2), module="posttrain.sft.practice.checkpointing",
-        summary="posttrain.sft.practice.numbers:checkpointing",
+        summary="posttrain.sft.practice.numbers:checkpointing", measured=("growth",),
     ),
     Recipe(
         "sft", "forgetting", "Replay and three other remedies against forgetting",
@@ -40,6 +40,7 @@ RECORDS = [
         "sft", "true_shape", "Memory predicted and measured, models of true shape",
         minutes=40, seeds=(0,), module="posttrain.sft.recorded.true_shape",
         summary="posttrain.sft.recorded.true_shape_numbers:summarize",
+        measured=("loaded", "peak", "growth"),
     ),
     Recipe(
         "sft", "turns", "Training on all answers of a conversation, or on the last",

@@ -82,7 +82,7 @@ def test_all_answers_against_the_last() -> None:
 def test_times_are_multiples_of_the_packed_one() -> None:
     outcomes = [
         {"layout": layout, "seed": seed, "positions": positions, "tokens": 60,
-         "loss": loss, "cpu_seconds": seconds * (1 + seed)}
+         "loss": loss, "seconds_cpu": seconds * (1 + seed)}
         for seed in (0, 1)
         for layout, positions, loss, seconds in (
             ("padded", 120, 10.1, 4.0), ("sorted", 80, 10.0, 2.5), ("packed", 60, 10.0, 2.0),
@@ -98,7 +98,7 @@ def test_memory_and_time_of_checkpointing() -> None:
     outcomes = [
         {"rows": 4, "T": 8, "seed": seed, "checkpointing": on, "growth": 40 if on else 100,
          "predicted": 39 if on else 90, "losses": [2.0, 1.0 + 0.1 * on * seed],
-         "cpu_seconds": 1.3 if on else 1.0}
+         "seconds_cpu": 1.3 if on else 1.0}
         for seed in (0, 1)
         for on in (True, False)
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def run(part: dict[str, Any]) -> list[dict[str, Any]]:
     Returns:
         Two rows: ``checkpointing``; ``growth`` in bytes, and ``predicted`` by the formula of
         the book, activations and logits, gradients and moments; ``losses``; ``seconds`` and
-        ``cpu_seconds`` of a step, without the first one.
+        ``seconds_cpu`` of a step, without the first one.
     """
     return [measure(part, on, PUBLISHED_SHAPES[MODEL], CPU.model) for on in (False, True)]
 
@@ -158,7 +158,7 @@ def main(folder: Path) -> None:
         "growth": resident("VmHWM") - loaded,
         "losses": losses,
         "seconds": round(sum(times[1:]) / (STEPS - 1), 2),  # the first one warms up
-        "cpu_seconds": round(sum(cpu_times[1:]) / (STEPS - 1), 2),
+        "seconds_cpu": round(sum(cpu_times[1:]) / (STEPS - 1), 2),
     }
     write_json_atomic(folder / "found.json", found)
 

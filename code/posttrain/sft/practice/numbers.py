@@ -168,14 +168,14 @@ def packing(outcomes: Outcomes) -> dict[str, Any]:
         a triple: the processor's time as a multiple of the packed layout's, seed by seed.
         ``loss``: the largest relative difference of a summed loss from the packed one's.
     """
-    packed = _by_seed(outcomes, {"layout": "packed"}, lambda row: row["cpu_seconds"])
+    packed = _by_seed(outcomes, {"layout": "packed"}, lambda row: row["seconds_cpu"])
     losses = {
         layout: _by_seed(outcomes, {"layout": layout}, lambda row: row["loss"])
         for layout in LAYOUTS
     }
     found: dict[str, Any] = {}
     for layout in LAYOUTS:
-        used = _by_seed(outcomes, {"layout": layout}, lambda row: row["cpu_seconds"])
+        used = _by_seed(outcomes, {"layout": layout}, lambda row: row["seconds_cpu"])
         padding = _by_seed(
             outcomes, {"layout": layout}, lambda row: 1 - row["tokens"] / row["positions"]
         )
@@ -210,7 +210,7 @@ def checkpointing(outcomes: Outcomes) -> dict[str, Any]:
         off, on = ({**here, "checkpointing": flag} for flag in (False, True))
         pairs: dict[str, list[list[Any]]] = {
             name: [_by_seed(outcomes, which, itemgetter(name)) for which in (off, on)]
-            for name in ("growth", "cpu_seconds", "losses", "predicted")
+            for name in ("growth", "seconds_cpu", "losses", "predicted")
         }
         differ = max(
             differ,
@@ -228,7 +228,7 @@ def checkpointing(outcomes: Outcomes) -> dict[str, Any]:
                 "off_predicted": pairs["predicted"][0][0],
                 "on_predicted": pairs["predicted"][1][0],
                 "memory": over_seeds([b / a for a, b in zip(*pairs["growth"], strict=True)]),
-                "time": over_seeds([b / a for a, b in zip(*pairs["cpu_seconds"], strict=True)]),
+                "time": over_seeds([b / a for a, b in zip(*pairs["seconds_cpu"], strict=True)]),
             }
         )
     return {"shapes": shapes, "losses_differ": differ}

@@ -109,7 +109,7 @@ def run(part: dict[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         A row for each layout: ``positions`` computed, ``tokens`` that are no padding,
-        ``loss``, the sum in nats, ``seconds``, and ``cpu_seconds``, which other programs on
+        ``loss``, the sum in nats, ``seconds``, and ``seconds_cpu``, which other programs on
         the machine hardly change.
     """
     tokenizer, seed = tokenizer_of(CPU.model), part["seed"]
@@ -133,7 +133,7 @@ def run(part: dict[str, Any]) -> list[dict[str, Any]]:
                 "tokens": tokens,
                 "loss": float(f"{loss:.6g}"),
                 "seconds": round(time.perf_counter() - started, 2),
-                "cpu_seconds": round(time.process_time() - cpu, 2),
+                "seconds_cpu": round(time.process_time() - cpu, 2),
             }
         )
     return rows
