@@ -78,13 +78,13 @@ def _check_answers(labels: Tensor, answer: Tensor, vocab_size: int) -> None:
         raise ValueError("the batch has no rows: give at least one")
     if (empty := ~answer.any(dim=1)).any():
         raise ValueError(
-            f"row {_first(empty)} has no answer: all its labels are {IGNORE_INDEX}, as after "
-            "a cut that left the prompt alone; drop the row"
+            f"row {_first(empty)} has no answer: all its labels are {IGNORE_INDEX}, as "
+            "after a cut that left the prompt alone; drop the row"
         )
     if answer[:, 0].any():
         raise ValueError(
-            f"row {_first(answer[:, 0])} is an answer from position 0 on, and no logits predict "
-            "that token: put at least one token, such as BOS, before it"
+            f"row {_first(answer[:, 0])} is an answer from position 0 on, and no logits "
+            "predict that token: put at least one token, such as BOS, before it"
         )
     outside = (answer & ((labels < 0) | (labels >= vocab_size))).any(dim=1)
     if outside.any():
