@@ -47,7 +47,7 @@ def answer(y: Tensor) -> Tensor:
 WRONG = [
     (
         lambda x, y: (shifted(x, y) * answer(y)).sum(1) / answer(y).sum(1),
-        "You took the mean over the ans",
+        "You took the mean over the answer",
     ),
     (lambda x, y: (shifted(x, y) * answer(y)).mean(1), "You took the mean over all positions"),
     (lambda x, y: shifted(x, y).sum(1), "You counted the prompt's tokens and padding"),

@@ -144,11 +144,12 @@ def _gradient_mistake(
     fn: _Loss, case: tuple[Tensor, Tensor, Tensor, Tensor, float]
 ) -> Grade | None:
     """Look at the gradient of a function whose values are right."""
-    logps = [tensor.clone().requires_grad_() for tensor in case[:4]]
+    chosen, rejected, *references = (values.clone().requires_grad_() for values in case[:4])
+    logps, beta = [chosen, rejected, *references], case[4]
     try:
-        loss = fn(*logps, case[4])
+        loss = fn(chosen, rejected, references[0], references[1], beta)
         found = torch.autograd.grad(loss, logps, allow_unused=True)
-    except RuntimeError:
+    except Exception:
         return Grade(
             False,
             "Your value is right, and it has no gradient, so nothing would be trained: leave "
@@ -160,8 +161,8 @@ def _gradient_mistake(
             "The reference is not detached: your value is right, and a gradient flows into the "
             "reference's log-probabilities. Use `.detach()` on both of them.",
         )
-    references = [reference.detach() for reference in logps[2:]]
-    wanted = torch.autograd.grad(_mean_loss(*logps[:2], *references, case[4]), logps[:2])
+    right = _mean_loss(chosen, rejected, case[2], case[3], beta)
+    wanted = torch.autograd.grad(right, logps[:2])
     for name, own, other in zip(("chosen", "rejected"), found, wanted, strict=False):
         if own is None or not torch.allclose(own, other, rtol=1e-4, atol=1e-6):
             return Grade(

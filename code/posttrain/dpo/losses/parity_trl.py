@@ -128,7 +128,12 @@ def _trainers() -> SimpleNamespace:
 
 def _made_trainers(folder: str) -> SimpleNamespace:
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+    from trl import (  # type: ignore[attr-defined]
+        DPOConfig,
+        DPOTrainer,
+        KTOConfig,
+        KTOTrainer,
+    )
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -139,7 +144,8 @@ def _made_trainers(folder: str) -> SimpleNamespace:
     }  # fmt: skip
     data = Dataset.from_list([{"prompt": "a b", "chosen": " c", "rejected": " d"}] * 2)
     given: dict[str, Any] = {"train_dataset": data, "processing_class": _tokenizer()}
-    policy, reference = llama_pair(0)
+    models: Any = llama_pair(0)  # to the trainers' types, modules are too little
+    policy, reference = models
     kto = KTOConfig(**usual, train_sampling_strategy="sequential")
     cpo = CPOConfig(**usual, loss_type="simpo", cpo_alpha=0.0)
     return SimpleNamespace(
