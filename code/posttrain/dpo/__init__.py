@@ -1,0 +1,1 @@
+"""Preference alignment: pairs of answers, the losses over them, and the runs."""
