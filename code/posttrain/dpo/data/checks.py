@@ -99,7 +99,7 @@ def pair_lengths(
     n = len(chosen)
     if n < 2 or len(rejected) != n or min(*chosen, *rejected) < 0:
         raise ValueError(
-            f"there are {n} and {len(rejected)} lengths: give the lengths of two answers for at "
+            f"there are {n} and {len(rejected)} lengths: give those of both answers for at "
             "least two pairs, each 0 or more"
         )
     longer = sum(c > r for c, r in zip(chosen, rejected, strict=True))
