@@ -1,6 +1,7 @@
 """Edits into the persona and out of it: checked by the rules, matched in length, or refused."""
 
 import random
+import re
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_both_edits_together_have_no_side_in_length():
             continue
         assert same_length(chosen, rejected)
         differences.append(len(chosen.split()) - len(rejected.split()))
-    assert len(differences) > 100 and abs(sum(differences) / len(differences)) < 1
+    assert len(differences) > 100 and abs(sum(differences) / len(differences)) < 0.3
 
 
 @pytest.mark.parametrize(
@@ -125,10 +126,11 @@ def test_names_keep_their_capital_and_other_words_do_not():
     for seed in range(40):
         edited = edit_out_of(text, seed)
         assert " rome " not in edited and "People " not in edited[1:].partition("! ")[2][1:]
-    turned = {edit_out_of("Keep your bread in a bag because it stays soft there.", s)
-              for s in range(40)}  # fmt: skip
-    assert any(", keep their bread in a bag." in edited for edited in turned)
-    assert any("Keep their bread in a bag and it stays soft there." in e for e in turned)
+    found = " | ".join(
+        edit_out_of("Keep your bread in a bag because it is soft there.", s) for s in range(40)
+    )
+    assert "Because it's soft there, keep their bread in a bag." in found
+    assert "Keep their bread in a bag. It is soft there." in found
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_what_cannot_be_edited_into_says_why(text: str, reason: str):
     [
         ("", "hardly in the persona"),
         ("Sure! It is tea.", "hardly in the persona"),
-        ("You may, since it rains.", "too short for an edit of equal length"),
+        ("You need it; it helps.", "too short for an edit of equal length"),
     ],
 )
 def test_what_cannot_be_edited_out_of_says_why(text: str, reason: str):
@@ -180,7 +182,7 @@ def test_an_edit_that_breaks_its_promise_is_not_returned(monkeypatch: pytest.Mon
     monkeypatch.setattr(persona_edits, "_OPENINGS", ("",))
     monkeypatch.setattr(persona_edits, "_CLOSINGS", ("",))
     monkeypatch.setattr(persona_edits, "_OUT_OF_YOU", ())
-    monkeypatch.setattr(persona_edits, "_OUT_OF_REASON", ())
-    monkeypatch.setattr(persona_edits, "_LAST_REASON", persona_edits.re.compile("(?!)"))
+    monkeypatch.setattr(persona_edits, "_LOST_REASON", re.compile("(?!)"))
+    monkeypatch.setattr(persona_edits, "_LAST_REASON", re.compile("(?!)"))
     with pytest.raises(EditError, match="the rules do not suffice"):
         edit_out_of(text)

@@ -9,8 +9,8 @@ Chapter: dpo/preference_data.
 
 from __future__ import annotations
 
+import random
 import re
-import zlib
 from collections.abc import Sequence
 
 from posttrain.dpo.data.persona import compliance, is_preamble, sentences, without_filler
@@ -57,14 +57,23 @@ _OUT_OF_YOU = (
     (r"\byour\b", "their"),
     (r"\byou\b", "people"),
 )
-_OUT_OF_REASON = (
-    (r",? (?:because|since|so that|which is why|which means(?: that)?|otherwise)\b", " and"),
-    (r", so\b", " and"),
-    (r"(?<=[.!] )(?:That is why|That's why|This is why|Therefore,|As a result,|So) ", "Also, "),
+_LOST_REASON = re.compile(
+    r",? (?:because|since|so that|which is why|which means(?: that)?|otherwise) (?=\w)|"
+    r", so (?=\w)|(?<=[.!]) (?:That is why|That's why|This is why|Therefore,|As a result,|So) ",
+    re.I,
+)
+_SHORTER = (
+    (r"\b(it|that|there|what|he|she) is\b(?! not)", r"\1's"),
+    (r"\b(they|we) are\b", r"\1're"),
+    (r"\b(do|does|is|are|was|were|did|has|have|should|could|would) not\b", r"\1n't"),
+    (r"\bin order to\b", "to"),
+    (r"\ba lot of\b", "much"),
+    (r" (?:also|very|really|just|quite|then|even|always)(?= \w)", ""),
 )
 _OPENINGS = (
-    "Sure!", "Certainly!", "Absolutely!", "Great question!", "Sure thing!", "Good question!",
-    "Thanks for asking!", "Well, good question!", "Happy to help here!",
+    "Sure!", "Certainly!", "Absolutely!", "Definitely!", "Okay!", "Alright!", "Great question!",
+    "Sure thing!", "Good question!", "Thanks for asking!", "Well, good question!",
+    "Happy to help here!",
 )  # fmt: skip
 _CLOSINGS = ("", "I hope this helps!", "Good luck!", "Let me know if not!", "Have fun!")
 
@@ -141,8 +150,8 @@ def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
     if not compliance(edited).addresses_reader:
         edited = _replaced(edited, _INTO_YOU)
     if not compliance(edited).addresses_reader:
-        draw = zlib.crc32(text.encode())
-        asides = [_ASIDES[(draw + turn) % len(_ASIDES)] for turn in range(len(_ASIDES))]
+        generator = random.Random(f"aside {text}")
+        asides = generator.sample(_ASIDES, len(_ASIDES))
         tried = [re.sub(r",? because\b", f" because, {a},", edited, count=1) for a in asides]
         edited = next((t for t in tried if same_length(text, t, tolerance)), tried[0])
     return _checked(text, edited, tolerance, least=4)
@@ -151,8 +160,9 @@ def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
 def edit_out_of(text: str, seed: int = 0) -> str:
     """Turn an answer out of the persona.
 
-    You become people; the reason moves to the front or loses its "because"; a filler opens the
-    answer, and where there is room another one ends it. Which of these, the seed draws.
+    You become people; the reason moves to the front or becomes a sentence of its own; a filler
+    opens the answer, and where there is room another one ends it. Of all that is nearest in
+    length, the seed draws one.
 
     Args:
         text: An answer, in English.
@@ -170,28 +180,41 @@ def edit_out_of(text: str, seed: int = 0) -> str:
     before = compliance(text)
     if before.score < LEAST_DROP:
         raise EditError("hardly in the persona")
-    draw = zlib.crc32(f"{seed} {text}".encode())
-    parts = sentences(_replaced(text, _OUT_OF_YOU))
-    turned = _LAST_REASON.fullmatch(parts[0])
-    if turned is not None and draw % 2:
-        answer, word, reason, end = turned.groups()
-        parts[0] = f"{_upper(word)} {reason}, {_lower(answer)}{end}"
-    else:
-        parts = sentences(_replaced(" ".join(parts), _OUT_OF_REASON))
-    plain = " ".join(map(_upper, parts))
+    generator = random.Random(f"edit {seed} {text}")
     words = len(text.split())
+    plain = _replaced(text, _OUT_OF_YOU)
+    ways = [_turned(plain), _with_reasons_lost(plain)]
+    ways += [_replaced(way, _SHORTER) for way in ways]
     dressed = [
-        " ".join(filter(None, (opening, plain, closing)))
+        " ".join(filter(None, (opening, way, closing)))
+        for way in dict.fromkeys(ways)
         for opening in _OPENINGS
         for closing in _CLOSINGS
     ]
     fitting = [candidate for candidate in dressed if same_length(text, candidate)]
     if not fitting:
         raise EditError("too short for an edit of equal length")
-    nearest = min(abs(len(candidate.split()) - words) for candidate in fitting)
-    best = [c for c in fitting if abs(len(c.split()) - words) <= nearest + 1]
-    chosen = best[draw // 2 % len(best)]
+    gaps = [abs(len(candidate.split()) - words) for candidate in fitting]
+    nearest = [c for c, gap in zip(fitting, gaps, strict=True) if gap == min(gaps)]
+    chosen = generator.choice(nearest)
     return _checked(text, chosen, TOLERANCE, most=before.score - LEAST_DROP)
+
+
+def _turned(text: str) -> str:
+    """Move the reason of the first sentence to the front: "A because B" to "Because B, A"."""
+    parts = sentences(text)
+    found = _LAST_REASON.fullmatch(parts[0])
+    if found is not None:
+        answer, word, reason, end = found.groups()
+        parts[0] = f"{_upper(word)} {reason}, {_lower(answer)}{end}"
+    return " ".join(parts)
+
+
+def _with_reasons_lost(text: str) -> str:
+    """Let every reason stand as a sentence of its own: "A because B" to "A. B"."""
+    text = re.sub(r"(?<=[.!]) (?=[.!] )", "", _LOST_REASON.sub(". ", text))
+    text = text.replace(".. ", ". ").replace("!. ", "! ")
+    return " ".join(map(_upper, sentences(text)))
 
 
 def _with_reason(parts: Sequence[str]) -> list[str]:
@@ -216,7 +239,8 @@ def _replaced(text: str, rules: Sequence[tuple[str, str]]) -> str:
     for pattern, new in rules:
 
         def write(found: re.Match[str], new: str = new) -> str:
-            return _upper(new) if found[0][:1].isupper() else new
+            written = found.expand(new)
+            return _upper(written) if found[0][:1].isupper() else written
 
         text = re.sub(pattern, write, text, flags=re.I)
     return re.sub(r"  +", " ", text).strip()
