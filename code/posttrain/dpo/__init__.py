@@ -1,1 +1,1 @@
-"""Preference alignment: pairs of answers, the losses on them, and what comes of both."""
+"""Stage 2: preference alignment with pairs of answers."""

@@ -30,7 +30,8 @@ from posttrain.sft.data.duplicates import (
     same_words_key,
 )
 from posttrain.sft.data.hub import ChatRow
-from posttrain.sft.data.own_rows import OnBadRow, OwnRows, load_rows, questions_of
+from posttrain.sft.data.own_rows import OwnRows, load_rows, questions_of
+from posttrain.sft.data.sources import OnBadRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
