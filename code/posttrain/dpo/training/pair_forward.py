@@ -93,8 +93,8 @@ def pair_logps(model: GPT, batch: PackedPairs) -> tuple[Tensor, Tensor]:
         batch: The packed pairs.
 
     Returns:
-        Sums over the tokens of the chosen and of the rejected answers, in nats, float32, shape
-        (B,) each. They carry the gradient.
+        Sums over the tokens of the chosen and of the rejected answers, in nats, float32 or
+        the model's float64, shape (B,) each. They carry the gradient.
 
     Raises:
         ValueError: See :func:`pair_hidden`.
@@ -102,7 +102,8 @@ def pair_logps(model: GPT, batch: PackedPairs) -> tuple[Tensor, Tensor]:
     Chapter: dpo/alignment.
     """  # noqa: DOC502
     hidden = pair_hidden(model, batch)[batch.sources]  # (M, C)
-    logits = model.lm_head(hidden).float()  # (M, V)
+    logits = model.lm_head(hidden)  # (M, V)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own = logits.gather(-1, batch.targets[:, None])[:, 0]
     tokens = own - logits.logsumexp(dim=-1)  # (M,)
     sums = tokens.new_zeros(2 * batch.pairs).index_add(0, batch.owners, tokens)
