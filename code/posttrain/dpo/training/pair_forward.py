@@ -141,5 +141,5 @@ def reference_logps(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = pack_pairs([pairs[row] for row in rows]).to(model.device)
-        chosen[rows], rejected[rows] = (part.cpu() for part in pair_logps(model, batch))
+        chosen[rows], rejected[rows] = (part.float().cpu() for part in pair_logps(model, batch))
     return ReferenceLogps(chosen, rejected)
