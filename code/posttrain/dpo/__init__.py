@@ -1,0 +1,1 @@
+"""Preference alignment: DPO derived, preference data, training, judges, and SafeDPO."""
