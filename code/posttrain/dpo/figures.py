@@ -109,13 +109,16 @@ def reward_model_figure(
     """
     fig, (left, right) = figure(width="wide", height=3.0, ncols=2)
     for name, curve in curves.items():
-        ends = [[getattr(found, key) for found in curve.values()] for key in ("low", "high")]
-        middle = [found.value for found in curve.values()]
-        band(left, list(curve), middle, *ends, name, markevery=1)
+        middle, low, high = (
+            [getattr(found, key) for found in curve.values()]
+            for key in ("value", "low", "high")
+        )
+        band(left, list(curve), middle, low, high, name, markevery=1)
     left.set(xscale="log", xlabel="training pairs", title="Held-out accuracy")
     left.set_xticks(list(next(iter(curves.values()))))
     left.set_xticklabels([f"{n:,}" for n in next(iter(curves.values()))])
     left.minorticks_off()
+    left.set_ylim(top=bayes + 0.2 * (bayes - left.get_ylim()[0]))  # room for the label
     reference(left, bayes, "Bayes", side="left")
     left.legend(loc="lower right")
     rows = [(learner, covers) for learner, found in gaps.items() for covers in found]
@@ -131,6 +134,7 @@ def reward_model_figure(
     right.set_yticklabels([f"{learner},\nover {covers}" for learner, covers in rows])
     right.set(title="Gap to Bayes", ylim=(0.5 - len(rows), 0.5))
     right.set_xlim(left=0.0)
+    right.locator_params(axis="x", nbins=5)
     last = "; ".join(
         f"{name} from {next(iter(c.values())).value:.3f} to {list(c.values())[-1].value:.3f}"
         for name, c in curves.items()

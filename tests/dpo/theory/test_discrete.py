@@ -1,4 +1,4 @@
-"""posttrain.dpo.theory.discrete: the optimum by formula and by climbing, the reward read back."""
+"""posttrain.dpo.theory.discrete: the optimum by formula and by climbing, the reward back."""
 
 import math
 

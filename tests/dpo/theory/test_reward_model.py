@@ -123,3 +123,29 @@ def test_nothing_beats_bayes_on_average(world: World, seed: int) -> None:
     assert (truth - bayes_correct(held_out)).abs().max() < 1e-12
     drawn = correct(world.weights, held_out).mean().item()
     assert drawn == pytest.approx(truth.mean().item(), abs=0.06)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_end_token_takes_the_bonus_away(seed: int) -> None:
+    """Answers of any length that end with token 3: the credit of the end is 0.
+
+    What each token is credited with is ln Z of what follows; that of the prompt is left.
+    """
+    drawn = draw_world(vocabulary=4, seed=seed)
+    ref, weights = drawn.ref_logps, -drawn.weights.view(4, 4).abs()  # so that Z is finite
+    credit = torch.zeros(4, dtype=torch.float64)
+    for _ in range(2000):
+        credit = (ref + weights + credit).logsumexp(dim=-1)
+        credit[3] = 0.0  # nothing follows the end
+    policy = ref + weights + credit - credit[:, None]
+    assert policy[:3].logsumexp(dim=-1).abs().max() < 1e-9
+    generator = torch.Generator().manual_seed(seed)
+    for prompt in range(3):
+        token, reward, stated = prompt, 0.0, 0.0
+        while token != 3:
+            probabilities = ref[token].exp()
+            following = int(torch.multinomial(probabilities, 1, generator=generator))
+            reward += weights[token, following].item()
+            stated += (policy - ref)[token, following].item()
+            token = following
+        assert stated == pytest.approx(reward - credit[prompt].item())

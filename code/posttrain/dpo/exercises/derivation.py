@@ -8,7 +8,8 @@ Chapter: dpo/derivation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -226,6 +227,12 @@ LOSS = [
 ]  # fmt: skip
 
 
+# name, the reader's function, the right one, known mistakes, arguments of each call
+_Step = tuple[
+    str, Callable[..., Any], Callable[..., Any], Sequence[Mistake], Sequence[tuple[Any, ...]]
+]
+
+
 def grade_derivation(
     closed_form: Callable[[Tensor, Tensor, float], Tensor],
     implicit_reward: Callable[[Tensor, Tensor, float], Tensor],
@@ -259,7 +266,7 @@ def grade_derivation(
     def loss_value(policy: Tensor, ref: Tensor, pairs: Tensor, beta: float) -> float:
         return _loss(policy, ref, pairs, beta).item()
 
-    steps = (
+    steps: tuple[_Step, ...] = (
         (
             "closed_form", closed_form, _closed_form, CLOSED_FORM,
             [(ref, reward, 0.5), (wide_ref, wide_reward, 2.0)],
