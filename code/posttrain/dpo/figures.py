@@ -1,0 +1,186 @@
+"""Figures of Stage 2: each page hands over what it measured and keeps one call.
+
+Chapter: dpo/derivation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from posttrain.core.figures.plotting import (
+    INK,
+    PALETTE,
+    SvgFigure,
+    band,
+    figure,
+    label_lines,
+    reference,
+    show,
+)
+from posttrain.core.stats import Estimate
+from posttrain.dpo.theory.finite_data import Descent
+
+
+def closed_form_figure(
+    ref: Sequence[float], reward: Sequence[float], optima: Mapping[float, Sequence[float]]
+) -> SvgFigure:
+    """Draw a reference, a reward, and the optimal policy for several betas.
+
+    Args:
+        ref: Probability of each answer under the reference.
+        reward: Reward of each answer; answers are drawn in the order of their reward.
+        optima: Probability of each answer under the optimal policy, by beta.
+
+    Returns:
+        The figure, two panels.
+    """
+    order = sorted(range(len(reward)), key=lambda answer: reward[answer])
+    places = range(len(order))
+    fig, (top, bottom) = figure(height=4.2, nrows=2, sharex=True)
+    top.bar(places, [reward[y] for y in order], color=PALETTE[4], alpha=0.7, width=0.7)
+    top.axhline(0, color=INK, linewidth=0.8)
+    top.set(title="Reward r")
+    bottom.bar(
+        places, [ref[y] for y in order], color=INK, alpha=0.22, width=0.7, label="reference"
+    )
+    for number, (beta, optimum) in enumerate(optima.items()):
+        bottom.plot(
+            places, [optimum[y] for y in order], markevery=1, color=PALETTE[number],
+            label=f"optimum, β = {beta:g}",
+        )  # fmt: skip
+    bottom.set(title="Probability", xlabel="answer, by its reward", xticks=places, ylim=0)
+    bottom.set_xticklabels([str(place + 1) for place in places])
+    bottom.legend(loc="upper left")
+    best = order[-1]
+    grows = ", ".join(f"{optimum[best]:.0%} for β = {b:g}" for b, optimum in optima.items())
+    alt = (
+        f"Above: rewards of {len(order)} answers, sorted. Below: the answer with the highest "
+        f"reward has {ref[best]:.0%} under the reference, and under the optimum {grows}."
+    )
+    return show(fig, alt=alt, name="closed-form")
+
+
+def loss_figure(betas: Sequence[float] = (1.0, 0.5)) -> SvgFigure:
+    """Draw DPO's loss over the margin, and the weight of a pair's gradient.
+
+    Args:
+        betas: The betas whose weights are drawn.
+
+    Returns:
+        The figure, two panels.
+    """
+    margin = np.linspace(-6, 6, 121)
+    weight = 1 / (1 + np.exp(margin))
+    fig, (left, right) = figure(height=2.7, ncols=2)
+    left.plot(margin, np.logaddexp(0, -margin), marker="")
+    left.axvline(0, color=INK, linewidth=0.8, alpha=0.6)
+    reference(left, float(np.log(2)), "ln 2", side="right")
+    left.set(xlabel="margin", title="Loss (nats)", ylim=0)
+    for beta in betas:
+        right.plot(margin, beta * weight, marker="", label=f"β = {beta:g}")
+    right.axvline(0, color=INK, linewidth=0.8, alpha=0.6)
+    right.set(xlabel="margin", title="Weight of a pair", ylim=0)
+    right.legend()
+    alt = (
+        "Left: the loss falls from 6 nats at a margin of -6 through ln 2 at 0 toward 0. Right: "
+        "the gradient's weight is beta for pairs that are far wrong, half of it at a margin of "
+        "0, and near 0 for pairs that are far right."
+    )
+    return show(fig, alt=alt, name="loss")
+
+
+def reward_model_figure(
+    curves: Mapping[str, Mapping[int, Estimate]],
+    bayes: float,
+    gaps: Mapping[str, Mapping[str, Estimate]],
+) -> SvgFigure:
+    """Draw held-out accuracy over the number of pairs, and two intervals of the gap to Bayes.
+
+    Args:
+        curves: Accuracy by the number of training pairs, with its interval over seeds, by
+            learner.
+        bayes: The accuracy that no learner exceeds on average.
+        gaps: The gap to Bayes at one number of pairs, by learner, by what its interval covers.
+
+    Returns:
+        The figure, two panels.
+    """
+    fig, (left, right) = figure(width="wide", height=3.0, ncols=2)
+    for name, curve in curves.items():
+        middle, low, high = (
+            [getattr(found, key) for found in curve.values()]
+            for key in ("value", "low", "high")
+        )
+        band(left, list(curve), middle, low, high, name, markevery=1)
+    left.set(xscale="log", xlabel="training pairs", title="Held-out accuracy")
+    left.set_xticks(list(next(iter(curves.values()))))
+    left.set_xticklabels([f"{n:,}" for n in next(iter(curves.values()))])
+    left.minorticks_off()
+    left.set_ylim(top=bayes + 0.2 * (bayes - left.get_ylim()[0]))  # room for the label
+    reference(left, bayes, "Bayes", side="left")
+    left.legend(loc="lower right")
+    rows = [(learner, covers) for learner, found in gaps.items() for covers in found]
+    for row, (learner, covers) in enumerate(rows):
+        found = gaps[learner][covers]
+        color = PALETTE[list(curves).index(learner)]
+        ends = [[found.value - found.low], [found.high - found.value]]
+        right.errorbar(
+            [found.value], [-row], xerr=ends, color=color, linestyle="", capsize=4, markevery=1,
+            marker="os"[list(curves).index(learner) % 2], markersize=6,
+        )  # fmt: skip
+    right.set_yticks([-row for row in range(len(rows))])
+    right.set_yticklabels([f"{learner},\nover {covers}" for learner, covers in rows])
+    right.set(title="Gap to Bayes", ylim=(0.5 - len(rows), 0.5))
+    right.set_xlim(left=0.0)
+    right.locator_params(axis="x", nbins=5)
+    last = "; ".join(
+        f"{name} from {next(iter(c.values())).value:.3f} to {list(c.values())[-1].value:.3f}"
+        for name, c in curves.items()
+    )
+    alt = (
+        f"Left: accuracy rises with the training pairs toward {bayes:.3f}, the Bayes "
+        f"accuracy: {last}. Right: the gap to Bayes of each, with an interval over pairs and "
+        "one over seeds."
+    )
+    return show(fig, alt=alt, name="reward-model")
+
+
+def finite_data_figure(
+    margins: Mapping[str, Descent], displaced: Descent, answers: Sequence[str]
+) -> SvgFigure:
+    """Draw how far one pair is pushed apart, and what happens to three answers meanwhile.
+
+    Args:
+        margins: Runs on one pair, by label.
+        displaced: A run with shared features.
+        answers: What its answers are called, chosen and rejected first.
+
+    Returns:
+        The figure, two panels.
+    """
+    fig, (left, right) = figure(width="wide", height=2.9, ncols=2)
+    for name, run in margins.items():
+        left.plot(run.steps, run.log_ratio, label=name)
+    left.set(xscale="log", yscale="symlog", xlabel="step", title="Log-ratio of the pair (nats)")
+    left.set_yticks([0, 1, 10, 100], labels=["0", "1", "10", "100"])
+    left.set_ylim(0, 200)
+    left.minorticks_off()
+    left.legend(loc="upper left")
+    until = next((k for k, logp in enumerate(displaced.logps[:, 0]) if logp < -6), None)
+    for number, name in enumerate(answers):
+        right.plot(displaced.steps[:until], displaced.logps[:until, number], label=name)
+    right.set(xscale="log", xlabel="step", title="Log-probability (nats)")
+    right.minorticks_off()
+    label_lines(right)
+    ends = "; ".join(f"{name} {run.log_ratio[-1]:.1f}" for name, run in margins.items())
+    first, last = displaced.logps[0], displaced.logps[-1]
+    moved = "; ".join(
+        f"{name} from {first[i]:.1f} to {last[i]:.1f}" for i, name in enumerate(answers)
+    )
+    alt = (
+        f"Left: the log-ratio of one pair after {next(iter(margins.values())).steps[-1]:,} "
+        f"steps: {ends}. Right: log-probabilities over all of training: {moved}."
+    )
+    return show(fig, alt=alt, name="finite-data")

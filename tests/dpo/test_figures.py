@@ -1,0 +1,52 @@
+"""posttrain.dpo.figures: each figure is drawn, and its words say what was measured."""
+
+from __future__ import annotations
+
+import torch
+
+from posttrain.core.stats import Estimate
+from posttrain.dpo.figures import (
+    closed_form_figure,
+    finite_data_figure,
+    loss_figure,
+    reward_model_figure,
+)
+from posttrain.dpo.theory.finite_data import train_on_pair
+
+
+def test_the_closed_forms_words_follow_the_best_answer() -> None:
+    drawn = closed_form_figure([0.7, 0.3], [1.0, -1.0], {2.0: [0.86, 0.14], 0.5: [0.99, 0.01]})
+    assert "highest reward has 70% under the reference" in drawn.alt
+    assert "86% for β = 2, 99% for β = 0.5" in drawn.alt
+    assert "optimum, β = 0.5" in drawn.svg
+
+
+def test_the_loss_is_drawn_with_each_weight() -> None:
+    drawn = loss_figure((1.0, 0.25))
+    assert "β = 0.25" in drawn.svg and "ln 2" in drawn.svg
+
+
+def test_both_intervals_of_the_gap_are_drawn() -> None:
+    curve = {100: Estimate(0.60, 0.58, 0.62, 8), 1000: Estimate(0.68, 0.67, 0.69, 8)}
+    gap = Estimate(0.02, 0.01, 0.03, 8)
+    drawn = reward_model_figure(
+        {"reward model": curve, "DPO": curve},
+        0.7,
+        {name: {"pairs": gap, "seeds": gap} for name in ("reward model", "DPO")},
+    )
+    assert "reward model from 0.600 to 0.680" in drawn.alt and "0.700, the Bayes" in drawn.alt
+    for text in ("over pairs", "over seeds", "1,000", "Bayes"):
+        assert text in drawn.svg
+
+
+def test_the_run_on_one_pair_is_drawn() -> None:
+    ref = torch.tensor([0.45, 0.45, 0.10], dtype=torch.float64).log()
+    table, shared = (
+        torch.eye(3, dtype=torch.float64),
+        torch.tensor([[1.0], [0.0], [3.0]]).double(),
+    )
+    run = train_on_pair("ipo", ref, table, beta=0.5, steps=1000)
+    moved = train_on_pair("dpo", ref, shared, beta=1.0, steps=1000)
+    drawn = finite_data_figure({"IPO": run}, moved, ("chosen", "rejected", "other"))
+    assert "after 1,000 steps: IPO 1.0" in drawn.alt
+    assert "chosen from -0.8 to " in drawn.alt and "rejected" in drawn.svg
