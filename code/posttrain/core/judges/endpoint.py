@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -151,6 +151,8 @@ class Endpoint:
         request = Request(self.url, body, headers)
         with self.opener.open(request, timeout=self.timeout) as response:
             data: bytes = response.read(_LONGEST_ANSWER)
+            if response.length:  # the connection ended before the answer did
+                raise IncompleteRead(data, response.length)
         return data
 
     def _said(self, error: HTTPError) -> str:
