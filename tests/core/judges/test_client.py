@@ -114,7 +114,8 @@ def test_openai_is_asked_as_its_own_library_asks(build, stub, monkeypatch):
         messages=judge_messages("Why?", "x", "y"),
     )
     assert stub.paths[0] == stub.paths[1] and stub.requests[0] == stub.requests[1]
-    assert stub.headers[0]["Authorization"] == stub.headers[1]["Authorization"]
+    ours, theirs = ({k.lower(): v for k, v in sent.items()} for sent in stub.headers)
+    assert ours["authorization"] == theirs["authorization"]
 
 
 def test_settings_reach_the_request(build, stub):
