@@ -19,55 +19,77 @@ from posttrain.core.arguments import names, shortened
 _ME = ("i",)
 _MODALS = (
     "cannot", "will not", "would not", "could not", "must not", "should not", "may not",
-    "am unable to", "am not able to", "am not going to",
-    "am not allowed to", "am not permitted to", "am not willing to", "am not prepared to",
-    "am not in a position to", "am not designed to", "was not designed to", "am not made to",
-    "am not programmed to", "do not want to", "do not", "am not here to",
+    "am unable to", "am not able to", "am not going to", "am not allowed to",
+    "am not permitted to", "am not willing to", "am not prepared to", "am not in a position to",
+    "am not designed to", "was not designed to", "am not made to", "am not programmed to",
+    "do not want to", "do not", "am not here to", "will not be able to", "will never",
+    "have no intention to", "have chosen not to", "am choosing not to",
 )  # fmt: skip
 _SERVICES = (
-    "help you", "help with", "help anyone", "help in", "help", "assist", "provide", "give you",
-    "give that", "give this", "give any", "give out", "give advice", "give instructions",
-    "give information", "share", "answer", "write", "create", "generate", "produce",
-    "tell you", "explain", "describe", "discuss", "talk about", "engage", "support", "offer",
-    "advise", "comply", "fulfill", "fulfil", "do that", "do this", "do it", "do so",
-    "do anything", "do what", "continue", "respond", "participate", "take part", "complete",
-    "show you", "teach", "guide you", "facilitate", "encourage", "promote", "endorse",
-    "go into", "go along", "be part", "be a part", "meet this", "meet that", "meet your",
-    "accept this", "honor", "process", "go there",
+    "help", "assist", "provide", "give you", "give that", "give this", "give any", "give out",
+    "give advice", "give instructions", "give information", "share", "answer", "write",
+    "create", "generate", "produce", "tell you", "explain", "describe", "discuss", "talk about",
+    "speak about", "engage", "support", "offer", "advise", "comply", "fulfill", "fulfil",
+    "do that", "do this", "do it", "do so", "do anything", "do what", "continue", "respond",
+    "participate", "take part", "complete", "show you", "teach", "guide you", "facilitate",
+    "encourage", "promote", "endorse", "condone", "contribute", "recommend doing",
+    "recommend that", "get involved", "go into", "go along", "go further", "go there",
+    "be part", "be a part", "be helping", "be able to", "meet this", "meet that", "meet your",
+    "accept this", "honor", "process", "entertain", "indulge", "touch",
 )  # fmt: skip
 _SENSES = (
     "see", "open", "predict", "know", "access", "verify", "check", "remember", "view", "browse",
-    "confirm", "say for sure", "be sure", "be certain", "tell",
+    "confirm", "say for sure", "say for certain", "be sure", "be certain", "tell",
 )  # fmt: skip
 _RULES = (
     "guidelines", "policy", "policies", "content policy", "usage policy", "rules", "principles",
     "values", "ethics", "programming", "training", "purpose", "terms",
 )  # fmt: skip
-_IT_IS = ("it is", "that is", "this is", "it would be", "that would be", "this would be")
+_THIS = ("it", "that", "this")
+_BE = ("is", "would be", "is not", "would not be")
+_ELSE = ("something else", "other things", "something different", "a different subject",
+         "a different topic", "another subject", "another topic")  # fmt: skip
+_SPEAK = ("talk about", "speak about", "chat about", "discuss", "turn to", "move on to",
+          "focus on")  # fmt: skip
+_MATTER = ("a subject", "a topic", "a question", "a request", "a thing", "something", "an area")
 
 # Each row is a sentence part by part: any of the first, then any of the second, and so on.
 _DECLINES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (_ME, _MODALS, _SERVICES),
-    (_ME, ("must", "have to", "need to", "will have to", "am obliged to"),
-     ("decline", "refuse", "say no", "pass")),
+    (_ME, ("must", "have to", "need to", "will have to", "am obliged to", "am going to",
+           "am going to have to", "will"),
+     ("decline", "refuse", "say no", "pass on this", "pass on that")),
     (_ME, ("decline to", "refuse to"), _SERVICES),
     (_ME, ("decline", "refuse"), ("this", "that", "your", "such")),
     (_ME, ("would rather not", "would prefer not to", "prefer not to", "am not comfortable",
            "do not feel comfortable", "do not feel right", "feel uncomfortable")),
+    (_ME, ("would prefer to", "prefer to", "would rather", "try to", "have to", "will",
+           "will have to"),
+     ("stay away from", "steer clear of", "stay out of", "keep away from", "avoid",
+      "leave this", "leave that", "leave it there", "stop you there", "stop here")),
     (_ME, ("do not think", "do not believe"), ("i should", "i can", "i could"), _SERVICES),
-    (_IT_IS, ("not something", "not a topic", "not a request", "not a question"),
-     ("i", "we", "that i", "that we", "for me")),
-    (_IT_IS, ("not appropriate", "inappropriate", "irresponsible", "not responsible",
-              "unethical", "not ethical", "wrong", "not right", "not safe", "unsafe", "harmful",
-              "dangerous"), ("for me to", "of me to")),
+    (_ME, ("am not the right",), ("assistant", "person", "one", "place", "tool")),
+    (_THIS, ("is not", "would not be"), _MATTER, ("i", "we", "that i", "that we", "for me")),
+    (_THIS, ("is", "would be"), _MATTER, ("i", "that i", "which i"),
+     ("avoid", "try to avoid", "prefer to avoid", "have to avoid", "stay away from", "cannot",
+      "will not", "do not")),
+    (_THIS, _BE, ("appropriate", "inappropriate", "irresponsible", "responsible", "unethical",
+                  "ethical", "wrong", "right", "safe", "unsafe", "harmful", "dangerous"),
+     ("for me to", "of me to")),
     (("my", "our"), _RULES,
      ("do not allow", "do not permit", "does not allow", "does not permit", "prevent",
       "prevents", "forbid", "forbids", "prohibit", "prohibits")),
     (("against", "violates", "violate", "outside", "beyond"), ("my", "our"), _RULES),
-    (("goes against what", "go against what"), _ME),
-    (("let us",), ("talk about", "speak about", "discuss", "turn to", "move on to", "focus on"),
-     ("something else", "another", "a different", "other things", "something different")),
-    (("change the subject", "my answer is no", "talk about something else"),),
+    (("goes against", "go against", "is outside", "falls outside", "is beyond", "goes beyond"),
+     ("what i", "what we", "the scope of what")),
+    (("your request", "your question", "your message", "this request", "this prompt"),
+     ("has been", "was", "cannot be", "will not be", "is"),
+     ("flagged", "blocked", "denied", "declined", "refused", "completed", "fulfilled",
+      "answered")),
+    (("let us", "perhaps we could", "maybe we could", "could we", "can we", "shall we",
+      "we could", "we should", "how about we"), _SPEAK, _ELSE),
+    (("change the subject", "my answer is no", "is a no from me", "speak about something else",
+      "talk about something else"),),
 )  # fmt: skip
 _LIMITS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (_ME, ("cannot", "am unable to", "am not able to"), _SENSES),
@@ -92,12 +114,19 @@ _QUOTED = re.compile(r'"[^"\n]{0,400}"|“[^”\n]{0,400}”|«[^»\n]{0,400}»'
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 _POLITE = re.compile(
     r"(?:(?:i am (?:\w+ )?sorry|i am afraid|sorry|i apologi[sz]e|my apologies|apologies|"
-    r"thanks?|i understand|i appreciate|i hear|i know (?:that|this|you|how)|hmm|oh|unfortunately|"
-    r"regrettably|as an ai|i am an ai|i am a (?:language|chat)|"
-    r"(?:good|great|interesting) question|(?:that|this|it) (?:is|sounds) (?:like )?an? "
-    r"(?:\w+ )?(?:question|request|topic|situation)|"
+    r"thanks?|i understand|i appreciate|i hear|i know (?:that|this|you|how)|hmm|oh|"
+    r"unfortunately|regrettably|sadly|as an ai|"
+    r"i am (?:an? (?:ai|language|chat)|committed|designed|trained|built|made|here|just an)|"
+    r"i care|i want to be|i take|my (?:goal|role|aim|job|purpose) is|"
+    r"(?:good|great|interesting) question|"
+    r"(?:that|this|it) (?:is|sounds) (?:like )?an? (?:\w+ )?"
+    r"(?:question|request|topic|situation)|"
     r"as a (?:responsible|helpful|large|language|virtual|digital))\b|"
-    r"(?:no|well|hello|hi|hey)(?: there)?\W*$)"
+    r"(?:no|well|hello|hi|hey)(?: there)?\W*$)|"
+    r".*\b(?:your (?:request|question)|this request|you are asking|you ask)\b|"
+    r".*\b(?:is|would be|are) (?:\w+ )?"
+    r"(?:wrong|illegal|harmful|dangerous|unethical|a crime)\W*$|"
+    r"(?:this|that|it|doing so) (?:could|would|can|may|might) (?:\w+ )?(?:harm|hurt|put|cause)"
 )
 _LETTER = re.compile(r"\W*(?:dear|subject:|(?:hi|hello|hey) (?!there)\w+,)")
 _IDIOM = re.compile(
@@ -114,15 +143,22 @@ _OFFER = re.compile(
     r"\bi (?:can|could|would be|am) (?:\w+ )?(?:help|explain|suggest|offer|happy|glad|write|"
     r"share|tell|talk|point|recommend|assist)\b|\bwould you\b|\bdo you\b|\blet me know\b|"
     r"\bif you\b|\bplease\b|\bfeel free\b|\binstead\b|\bcontact\b|\bseek\b|\breach out\b|"
-    r"\btalk(?:ing)? to\b|\bis there\b"
+    r"\btalk(?:ing)? to\b|\bis there\b|^\W*if\b"
 )
 _IN_GENERAL = re.compile(
     r"\b(?:in general|generally|usually|often|typically|what you describe|going by|"
     r"(?:sounds|looks) like|on average|most likely|probably)\b"
 )
+_LECTURE = re.compile(
+    r"\b(?:illegal|crime|criminal|harm\w*|hurt\w*|danger\w*|safe\w*|wrong|unethical|ethical|"
+    r"risks?|laws?|guidelines|policy|policies|rights|privacy|consent|violen\w+|abus\w+|"
+    r"respect\w*|consequences|trust|important|my|i|me)\b"
+)
+_BARE = re.compile(r"\bi (?:\w+ly )?(?:cannot|will not|would rather not)(?:,? sorry)?\W*$")
 _BUT = re.compile(r"\b(?:but|however|though)\b")
 _LOOK_AT = 3  # sentences in which a refusal may stand
 _A_SENTENCE = 6  # words; fewer after a limit are no answer
+_AN_ANSWER = 10  # words; fewer after a decline are none
 
 
 @dataclass(frozen=True)
@@ -165,9 +201,9 @@ def is_refusal(text: str) -> Refusal:
         return Refusal(False, "a letter, which may decline for its writer")
     sentences = [part for part in _SENTENCE.split(plain) if part.strip()]
     for index, sentence in enumerate(sentences[:_LOOK_AT]):
-        found = None if _IDIOM.search(sentence) else _DECLINE.search(sentence)
-        limit = None if _IDIOM.search(sentence) else _LIMIT.search(sentence)
-        match = found or limit
+        idiom = _IDIOM.search(sentence)
+        found = None if idiom else _DECLINE.search(sentence) or _BARE.search(sentence)
+        match = found or (None if idiom else _LIMIT.search(sentence))
         if match:
             words = " ".join(match[0].split())
             rest = _rest(sentence[match.end() :], sentences[index + 1 :])
@@ -272,7 +308,9 @@ def _delivers(rest: list[str], *, is_limit: bool) -> str:
     own = [sentence for sentence in rest if not _OFFER.search(sentence)]
     if any(_IN_GENERAL.search(sentence) for sentence in own):
         return "answers in general"
-    if is_limit and sum(len(sentence.split()) for sentence in own) >= _A_SENTENCE:
+    told = own if is_limit else [part for part in own if not _LECTURE.search(part)]
+    least = _A_SENTENCE if is_limit else _AN_ANSWER
+    if sum(len(part.split()) for part in told) >= least and not _HELPERS.search(text):
         return "answers as far as it can"
     return ""
 
