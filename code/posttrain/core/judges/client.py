@@ -28,10 +28,7 @@ from posttrain.core.judges.verdicts import Verdict, parse_verdict
 
 Api = Literal["openai", "anthropic"]
 
-_APIS = {  # interface, its own address, and where its key stands
-    "openai": (OPENAI, "https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "anthropic": (ANTHROPIC, "https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-}
+_APIS = {"openai": OPENAI, "anthropic": ANTHROPIC}
 _START = b'{"request": "'  # of every row in the file
 _NOT_OPTIONS = {"messages", "system", "model", "stream", "n"}
 _AGAIN = "ask the judge again later, it goes on where it stopped"
@@ -96,14 +93,14 @@ class EndpointJudge:
                 f"workers is {workers}, timeout {timeout}, max_tokens {max_tokens}, retries "
                 f"{retries} and wait {wait}: give numbers above 0, or 0 for the last two"
             )
-        interface, own_url, own_key = _APIS[api]
+        interface = _APIS[api]
         self.model, self.api, self.instructions = model, api, instructions
         self.workers, self.out = workers, Path(out)
         self._settings = _settings(api, model, max_tokens, options or {})
         self._endpoint = open_endpoint(
-            own_url if base_url is None else base_url,
+            interface.base_url if base_url is None else base_url,
             interface,
-            api_key_env=own_key if api_key_env is None else api_key_env,
+            api_key_env=interface.key_env if api_key_env is None else api_key_env,
             timeout=timeout,
             retries=retries,
             wait=wait,

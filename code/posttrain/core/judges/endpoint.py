@@ -68,12 +68,16 @@ class ChatApi:
         headers: Sent with each request, beside the key.
         read: Gives the text of an answer, as `openai_text` does.
         hint: What to look at where an address gives something else.
+        base_url: The company's own address.
+        key_env: Environment variable in which the company's key usually stands.
     """
 
     path: str
     headers: Mapping[str, str]
     read: Callable[[bytes, str], str]
     hint: str
+    base_url: str
+    key_env: str
 
 
 @dataclass(frozen=True)
@@ -395,13 +399,22 @@ def _checked(content: Any) -> str:
     return content
 
 
-OPENAI = ChatApi("/chat/completions", {}, openai_text, "base_url, which often ends in /v1")
+OPENAI = ChatApi(
+    path="/chat/completions",
+    headers={},
+    read=openai_text,
+    hint="base_url, which often ends in /v1",
+    base_url="https://api.openai.com/v1",
+    key_env="OPENAI_API_KEY",
+)
 """OpenAI's chat completions; vLLM, llama.cpp, Ollama and most hosts have them too."""
 
 ANTHROPIC = ChatApi(
-    "/v1/messages",
-    {"anthropic-version": "2026-10-21"},
-    anthropic_text,
-    "base_url, which ends before /v1",
+    path="/v1/messages",
+    headers={"anthropic-version": "2026-10-21"},
+    read=anthropic_text,
+    hint="base_url, which ends before /v1",
+    base_url="https://api.anthropic.com",
+    key_env="ANTHROPIC_API_KEY",
 )
 """Anthropic's messages, in the version that its library 2.12.0 sends."""
