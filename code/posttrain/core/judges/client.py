@@ -65,9 +65,8 @@ class EndpointJudge:
         wait: Seconds before the first retry; each later one waits twice as long.
 
     Raises:
-        AssetError: If the key is not set, or the file cannot be read.
         ValueError: If the interface, the address or a setting is no good, or the file holds
-            other rows.
+            other rows. A key that is not set, or a file that cannot be read, is an AssetError.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class EndpointJudge:
         timeout: float = 60.0,
         retries: int = 5,
         wait: float = 1.0,
-    ) -> None:  # noqa: DOC502
+    ) -> None:
         if api not in _APIS:
             raise ValueError(f"api is {api!r}: give 'openai' or 'anthropic'")
         if min(workers, timeout, max_tokens) <= 0 or min(retries, wait) < 0:
@@ -129,7 +128,7 @@ class EndpointJudge:
                 as one that the endpoint refuses or cuts.
             AssetError: If the endpoint cannot be reached or refuses all, or the file cannot be
                 written.
-        """  # noqa: DOC502
+        """  # noqa: DOC502, DOC503
         body = self._body(question, first, second)
         key = _key(body)
         if key not in self._texts and key not in self._without:

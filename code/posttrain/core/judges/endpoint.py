@@ -270,7 +270,7 @@ def answers(
         EndpointError: If the endpoint fails, or refuses the first requests and answers none.
 
     Chapter: dpo/alignment.
-    """
+    """  # noqa: DOC502, DOC503
     pool, stop = ThreadPoolExecutor(workers), threading.Event()
     fault: BaseException | None = None
     answered = refused = 0

@@ -38,7 +38,7 @@ def kept_rows(
             as it is.
 
     Chapter: dpo/alignment.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     if path.suffix != ".jsonl":
         raise ValueError(f"out is {path}: give the name of a .jsonl file")
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):

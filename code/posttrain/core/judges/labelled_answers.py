@@ -96,7 +96,7 @@ def labelled_answers(part: Part | None = None) -> list[LabelledAnswer]:
         ValueError: If there is no such part.
 
     Chapter: dpo/safe_dpo.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     if part not in (None, "tuning", "held_out"):
         raise ValueError(f"part is {part!r}: give 'tuning', 'held_out' or None")
     check_sha256(sha256_file(FILE), SHA256, str(FILE), "Install the package again.")

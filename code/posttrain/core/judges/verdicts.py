@@ -160,7 +160,7 @@ def parse_verdict(text: str) -> Verdict:
         VerdictSchemaError: If there is a verdict in another form.
 
     Chapter: dpo/alignment.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     said = _after_thoughts(text)
     objects = list(_objects(said, text))
     marks = [(_WINNERS[mark[1].lower()], "") for mark in _MARK.finditer(said)]
