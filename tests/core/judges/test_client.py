@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from posttrain.core.errors import (
-    AssetError,
+from posttrain.core.errors import AssetError
+from posttrain.core.judges import endpoint
+from posttrain.core.judges.client import EndpointJudge
+from posttrain.core.judges.errors import (
     ConflictingVerdictsError,
     EndpointError,
     NoVerdictError,
@@ -22,8 +24,6 @@ from posttrain.core.errors import (
     VerdictError,
     VerdictSchemaError,
 )
-from posttrain.core.judges import endpoint
-from posttrain.core.judges.client import EndpointJudge
 from posttrain.core.judges.prompts import judge_messages
 from posttrain.core.judges.verdicts import judge_pairs
 from posttrain.core.judges.win_rates import win_rate

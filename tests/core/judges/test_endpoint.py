@@ -8,7 +8,6 @@ from email.utils import formatdate
 
 import pytest
 
-from posttrain.core.errors import EndpointError
 from posttrain.core.judges.endpoint import (
     ANTHROPIC,
     OPENAI,
@@ -19,6 +18,7 @@ from posttrain.core.judges.endpoint import (
     openai_text,
     retry_after,
 )
+from posttrain.core.judges.errors import EndpointError
 
 
 def opened(stub, **settings):

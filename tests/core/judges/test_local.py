@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from posttrain.core.errors import NoVerdictError
+from posttrain.core.judges.errors import NoVerdictError
 from posttrain.core.judges.local import FirstTokenJudge, WritingJudge, option_tokens
 from posttrain.core.judges.prompts import LETTER_INSTRUCTIONS
 from posttrain.core.judges.verdicts import both_orders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posttrain.core.errors import ConflictingVerdictsError
+from posttrain.core.judges.errors import ConflictingVerdictsError
 from posttrain.core.judges.prompts import (
     INSTRUCTIONS,
     LETTER_INSTRUCTIONS,

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from posttrain.core.errors import (
+from posttrain.core.judges.errors import (
     ConflictingVerdictsError,
     NoVerdictError,
     TruncatedVerdictError,

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from posttrain.core.errors import NoVerdictError, TruncatedVerdictError
 from posttrain.core.judges.endpoint import (
     ANTHROPIC,
     CUT,
@@ -22,6 +21,7 @@ from posttrain.core.judges.endpoint import (
     answers,
     open_endpoint,
 )
+from posttrain.core.judges.errors import NoVerdictError, TruncatedVerdictError
 from posttrain.core.judges.kept import appending, kept_rows
 from posttrain.core.judges.prompts import INSTRUCTIONS, judge_messages
 from posttrain.core.judges.verdicts import Verdict, parse_verdict

@@ -30,7 +30,7 @@ from urllib.request import (
     build_opener,
 )
 
-from posttrain.core.errors import EndpointError
+from posttrain.core.judges.errors import EndpointError
 
 REFUSED = "refused by the endpoint"
 """The reason of a request that the endpoint does not take."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, get_args
 from tqdm.auto import tqdm
 
 from posttrain.core.arguments import names, shortened
-from posttrain.core.errors import (
+from posttrain.core.judges.errors import (
     ConflictingVerdictsError,
     NoVerdictError,
     TruncatedVerdictError,
