@@ -130,7 +130,7 @@ def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
         ValueError: If the tolerance is not between 0 and 1.
 
     Chapter: dpo/preference_data.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
     if compliance(text).complies:
         return text
     parts = sentences(without_filler(text))
