@@ -75,7 +75,7 @@ class PairLengths:
 
 
 def pair_lengths(
-    chosen: Sequence[int], rejected: Sequence[int], *, unit: str = "tokens", seed: int = 0
+    chosen: Sequence[int], rejected: Sequence[int], *, unit: str = "words", seed: int = 0
 ) -> PairLengths:
     """Compare the lengths of the two answers of each pair.
 
