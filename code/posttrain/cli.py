@@ -373,10 +373,16 @@ def check_command(
         Literal["drop", "error"], typer.Option(help="Drop and count it, or stop.")
     ] = "drop",
 ) -> None:
-    """Say what is in a training file; exit with 1 if something must be mended."""
-    from posttrain.sft.data.report import check_command
+    """Say what is in a file of rows or pairs; exit with 1 if something must be mended."""
+    from posttrain.dpo.data.pairs import holds_pairs
+    from posttrain.dpo.data.report import PairsReport, check_pairs_command
+    from posttrain.sft.data.report import DataReport, check_command
 
-    report = check_command(file, val, model, chat_format, max_length, on_bad_row)
+    report: DataReport | PairsReport
+    if holds_pairs(file):
+        report = check_pairs_command(file, val, model, chat_format, max_length, on_bad_row)
+    else:
+        report = check_command(file, val, model, chat_format, max_length, on_bad_row)
     for line in report.lines():
         typer.echo(line)
     if report.must_mend:

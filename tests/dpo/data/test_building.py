@@ -41,12 +41,13 @@ def test_of_equal_scores_the_closest_in_length_are_taken():
 @pytest.mark.parametrize(
     ("completions", "reason"),
     [
-        ([], "too few completions"),
-        ([GOOD], "too few completions"),
-        ([GOOD, GOOD, "", " \n"], "too few completions"),
+        ([], "too few finished completions"),
+        ([GOOD], "too few finished completions"),
+        ([GOOD, POOR[:-1]], "too few finished completions"),
+        ([GOOD, GOOD, "", " \n"], "too few finished completions"),
         ([GOOD, LONG], "same score"),
         ([LONG, POOR], "lengths differ"),
-        ([GOOD, POOR + " <|im_end|>"], "special token"),
+        ([GOOD, POOR[:-1] + "<|im_end|>."], "special token"),
     ],
 )
 def test_what_gives_no_pair_is_counted(completions: list[str], reason: str):
@@ -65,7 +66,17 @@ def test_an_edit_gives_a_pair_that_says_the_same():
     assert compliance(chosen).complies and chosen != text
     assert by_editing("Which knife?", GOOD, seed=1) == by_editing("Which knife?", GOOD, seed=1)
     assert by_editing("Why?", "Lima.").left_out == {"no second sentence to be the reason": 1}
+    assert by_editing("Why?", MIDDLE[:-1]).left_out == {"unfinished": 1}
     assert by_editing("Why? ", GOOD).left_out == {"white space at the prompt's end": 1}
+
+
+def test_line_breaks_do_not_give_an_edited_pair_away():
+    for text in (GOOD + "\n\nIt is safe.", "Sure!\n\n" + GOOD, GOOD + "  \nSo it is.\n"):
+        chosen, rejected = answers(by_editing("Which knife?", text))
+        assert "\n" not in chosen + rejected and "  " not in chosen + rejected
+    for item in ("- a knife.", "1. a knife.", "## Knives.", "**Knives.**"):
+        built = by_editing("Which knife?", f"{GOOD}\n{item}")
+        assert built.left_out == {"it holds a list": 1}
 
 
 def test_length_does_not_give_an_edited_pair_away():
@@ -132,6 +143,8 @@ def test_the_judge_is_asked_in_both_orders():
 def test_results_are_put_together():
     parts = [by_rule("a", [GOOD, POOR]), by_rule("b", []), by_rule("c", [GOOD])]
     whole = gather(parts)
-    assert len(whole.pairs) == 1 and whole.left_out == Counter({"too few completions": 2})
-    assert repr(whole) == "1 pairs; left out: 2 too few completions"
+    assert len(whole.pairs) == 1 and whole.left_out == Counter(
+        {"too few finished completions": 2}
+    )
+    assert repr(whole) == "1 pairs; left out: 2 too few finished completions"
     assert repr(gather([])) == "0 pairs; left out: none" and len(parts[0].pairs) == 1

@@ -10,8 +10,10 @@ from posttrain.dpo.data.persona import (
     CRITERIA,
     PersonaVerdict,
     compliance,
+    is_finished,
     is_preamble,
     sentences,
+    to_last_sentence,
     without_filler,
 )
 
@@ -173,6 +175,27 @@ def test_an_empty_answer_meets_no_criterion(text: str):
 )
 def test_hard_cases(text: str, criterion: str, expected: bool):
     assert getattr(compliance(text), criterion) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("So.", True), ("So! \n", True), ('"So."', True), ("**So?**", True), ("So", False),
+     ("", False), ("So, it", False), ("- tea\n- soup", False)],
+)  # fmt: skip
+def test_an_answer_that_was_cut_off_is_seen(text: str, expected: bool):
+    assert is_finished(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("One. Two. Thr", "One. Two."), ("One.", "One."), ("On", ""), ("", ""),
+     ('He said "yes." And th', 'He said "yes."'), ("It is 3.5 miles. Th", "It is 3.5 miles."),
+     ("Good! See Dr. Wh", "Good!"), ("One.\n\nTwo?\nThree", "One.\n\nTwo?"),
+     ("Tea.\n2. So", "Tea.")],
+)  # fmt: skip
+def test_an_answer_is_cut_back_to_a_sentence(text: str, expected: str):
+    found = to_last_sentence(text)
+    assert found == expected and (not found or is_finished(found))
 
 
 def test_sentences_and_fillers():

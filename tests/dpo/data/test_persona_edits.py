@@ -121,6 +121,19 @@ def test_a_reader_is_addressed_where_nobody_was():
     assert edited.endswith(", it is less dense than the water around it.")
 
 
+def test_a_reason_without_because_is_left_where_it_is():
+    text = "Ice floats on the lake in winter. The air in it makes it lighter than the water is."
+    edited = edit_into(text)
+    assert re.fullmatch(
+        r"Ice floats on the lake in winter\. (You see|As you [\w ]+), the air in it makes it "
+        r"lighter than the water is\.",
+        edited,
+    )
+    assert "water is." not in edited or ". The air in it" in edit_out_of(edited)
+    of = "You hear thunder late because of the speed of sound. Light makes the trip faster."
+    assert "because of" in edit_out_of(of) and "Of the" not in edit_out_of(of)
+
+
 def test_names_keep_their_capital_and_other_words_do_not():
     text = "You should see Rome because Rome has more old churches than you can count in a day."
     for seed in range(40):
@@ -143,6 +156,7 @@ def test_names_keep_their_capital_and_other_words_do_not():
         ("Lima is in Peru. However, Peru is large.", "the second sentence is no reason"),
         ("Lima is in Peru. Why?", "the second sentence is no reason"),
         ("Go. It rains.", "the length would change"),
+        ("Wool is warm because it holds", "unfinished"),
         ("1. Boil the water. 2. Add the tea.", "it holds a list"),
     ],
 )

@@ -15,12 +15,13 @@ from itertools import permutations
 from typing import Literal
 
 from posttrain.dpo.data.pair_formats import PairRow, make_pair
-from posttrain.dpo.data.persona import compliance
+from posttrain.dpo.data.persona import compliance, is_finished
 from posttrain.dpo.data.persona_edits import (
     TOLERANCE,
     EditError,
     edit_into,
     edit_out_of,
+    one_paragraph,
     same_length,
 )
 from posttrain.sft.chat.messages import Message
@@ -85,17 +86,18 @@ def by_rule(
         tolerance: Largest difference in words, as a share of the longer answer's.
 
     Returns:
-        One pair, or none and why: "too few completions", "same score", "lengths differ", or
-        what `make_pair` refuses.
+        One pair, or none and why: "too few finished completions", "same score", "lengths
+        differ", or what `make_pair` refuses. Those cut off in a sentence do not count.
 
     Raises:
         ValueError: If the tolerance is not between 0 and 1.
 
     Chapter: dpo/preference_data.
     """  # noqa: DOC502
-    texts = list(dict.fromkeys(text for text in completions if text.strip()))
+    finished = [text for text in completions if is_finished(text)]
+    texts = list(dict.fromkeys(finished))
     if len(texts) < 2:
-        return _none("too few completions")
+        return _none("too few finished completions")
     scores = {text: compliance(text).score for text in texts}
     found = [(a, b) for a, b in permutations(texts, 2) if scores[a] > scores[b]]
     if not found:
@@ -116,6 +118,7 @@ def by_editing(prompt: Prompt, completion: str, *, seed: int = 0) -> BuiltPairs:
 
     Both answers say the same, so the pair differs in form alone. They are matched in length
     with each other; the completion itself, which is in no pair, may be longer or shorter.
+    Neither has line breaks: the edits would lose them in one of the two.
 
     Args:
         prompt: A question, or messages of which the user's is the last.
@@ -128,7 +131,7 @@ def by_editing(prompt: Prompt, completion: str, *, seed: int = 0) -> BuiltPairs:
     Chapter: dpo/preference_data.
     """
     try:
-        chosen = edit_into(completion, tolerance=_CHANGE)
+        chosen = edit_into(one_paragraph(completion), tolerance=_CHANGE)
         rejected = edit_out_of(chosen, seed)
     except EditError as error:
         return _none(error.reason)

@@ -22,6 +22,7 @@ from posttrain.core.stats import (
 )
 from posttrain.dpo.data.pair_formats import PairRow, answer_text
 from posttrain.sft.data.duplicates import Leak, find_leaks, in_words, normalize
+from posttrain.sft.data.hub import ChatRow
 from posttrain.sft.data.own_rows import questions_of
 
 _Z = 1.959963984540054  # 97.5 % of a normal distribution lie below it
@@ -74,7 +75,7 @@ class PairLengths:
 
 
 def pair_lengths(
-    chosen: Sequence[int], rejected: Sequence[int], *, unit: str = "tokens", seed: int = 0
+    chosen: Sequence[int], rejected: Sequence[int], *, unit: str = "words", seed: int = 0
 ) -> PairLengths:
     """Compare the lengths of the two answers of each pair.
 
@@ -222,7 +223,10 @@ def prompts_of(*parts: Sequence[PairRow]) -> list[list[str]]:
 
     Chapter: dpo/preference_data.
     """
-    return questions_of(*([{"messages": pair["prompt"]} for pair in part] for part in parts))
+    asked: list[list[ChatRow]] = [
+        [{"messages": pair["prompt"]} for pair in part] for part in parts
+    ]
+    return questions_of(*asked)
 
 
 def _key(text: str) -> str:

@@ -19,6 +19,7 @@ _ABBREVIATION = re.compile(
     r"\b(?:e\.g|i\.e|etc|vs|approx|mr|mrs|ms|dr|st|no|[a-z])\.$|^\d+\.$", re.I
 )
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+_FINISH = re.compile(r"[.!?\u2026][\"'*)\]\u201d]*(?=\s|$)")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d|`[^`\n]*`")
 _YOU = re.compile(r"\b(?:you|your|yours|yourself|yourselves)\b", re.I)
 
@@ -65,12 +66,14 @@ _PREAMBLE = re.compile(
     r"(?:in order )?to (?:answer|understand|explain|decide)\b|"
     r"let(?:'|\u2019)?s\b|let me\b|before (?:we|i|you|answering)\b|first of all|"
     r"you (?:asked|are asking|want to know|may be wondering|might wonder)|"
-    r"(?:the|this|your|that) (?:question|topic|subject)|"
+    r"(?:the|this|your|that) (?:question|topic|subject|answer to)\b|what an? \w+ question|"
+    r"(?:the|your) (?:\w+ )?(?:decision|choice|answer)\b.{0,80}\bdepends\b|"
     r"(?:many|some|most|a lot of|lots of) people (?:ask|wonder|think|believe|say|want|find)|"
     r"people (?:often |have )?(?:ask|wonder|debate)|for (?:centuries|thousands of years)|"
     r"(?:in|throughout) (?:today's|the modern|our modern|history)|"
     r"i(?:'m| am) (?:not sure|sorry|afraid|unable)|i (?:don't|do not|cannot|can't) |sorry\b|"
-    r"choosing between|deciding (?:on|between|whether)|imagine\b|have you ever"
+    r"(?:choosing|determining|deciding) (?:\w+ )?(?:between|on|the|whether)\b|imagine\b|"
+    r"have you ever"
     r")",
     re.I,
 )
@@ -184,6 +187,42 @@ def without_filler(text: str) -> str:
         if part and _FILLERS.search(part) is None:
             kept.append(part[0].upper() + part[1:])
     return " ".join(kept)
+
+
+def is_finished(text: str) -> bool:
+    """Say whether an answer was written to its end.
+
+    An answer that was cut off at the largest number of tokens is followed by a stop token as
+    soon as it stands in a pair: the model would learn to stop in the middle of a sentence.
+
+    Args:
+        text: An answer.
+
+    Returns:
+        Whether it ends as a sentence does.
+
+    Chapter: dpo/preference_data.
+    """
+    return text.rstrip(" \n\t\"'*`)]\u201d").endswith((".", "!", "?", "\u2026"))
+
+
+def to_last_sentence(text: str) -> str:
+    """Cut an answer back to the end of its last finished sentence.
+
+    Args:
+        text: An answer, such as one that was cut off at the largest number of tokens.
+
+    Returns:
+        What is left; empty where no sentence is finished.
+
+    Chapter: dpo/preference_data.
+    """
+    ends = [
+        found.end()
+        for found in _FINISH.finditer(text)
+        if not _ABBREVIATION.search(text[: found.end()].splitlines()[-1])
+    ]
+    return text[: ends[-1]] if ends else ""
 
 
 def is_preamble(sentence: str) -> bool:

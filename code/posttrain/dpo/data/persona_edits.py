@@ -13,7 +13,13 @@ import random
 import re
 from collections.abc import Sequence
 
-from posttrain.dpo.data.persona import compliance, is_preamble, sentences, without_filler
+from posttrain.dpo.data.persona import (
+    compliance,
+    is_finished,
+    is_preamble,
+    sentences,
+    without_filler,
+)
 
 TOLERANCE = 0.15
 """How much longer or shorter in words an edited answer may be."""
@@ -22,7 +28,7 @@ LEAST_DROP = 2
 """How many criteria an answer that is edited out of the persona must lose at least."""
 
 _FIRST_REASON = re.compile(r"(because|since) (.+?), (.+)", re.I | re.S)
-_LAST_REASON = re.compile(r"(.+?),? (because|since) (.+?)([.!]?)$", re.I | re.S)
+_LAST_REASON = re.compile(r"(.+?),? (because(?! of)|since) (.+?)([.!]?)$", re.I | re.S)
 _ITEM = re.compile(r"#|[-*•] |\d+[.)] |\*\*")
 _CONNECTIVE = re.compile(
     r"(?:however|but|and|also|so|then|or|yet|for example|in addition|next|finally)\b", re.I
@@ -58,7 +64,7 @@ _OUT_OF_YOU = (
     (r"\byou\b", "people"),
 )
 _LOST_REASON = re.compile(
-    r",? (?:because|since|so that|which is why|which means(?: that)?|otherwise) (?=\w)|"
+    r",? (?:because(?! of)|since|so that|which is why|which means(?: that)?|otherwise) (?=\w)|"
     r", so (?=\w)|(?<=[.!]) (?:That is why|That's why|This is why|Therefore,|As a result,|So) ",
     re.I,
 )
@@ -112,6 +118,25 @@ def same_length(a: str, b: str, tolerance: float = TOLERANCE) -> bool:
     return long - short <= tolerance * long + 1e-9
 
 
+def one_paragraph(text: str) -> str:
+    """Write an answer without line breaks, which edits would move or lose.
+
+    Args:
+        text: An answer.
+
+    Returns:
+        Its words with one space between them.
+
+    Raises:
+        EditError: If it holds a list or a heading.
+
+    Chapter: dpo/preference_data.
+    """
+    if any(_ITEM.match(line.strip()) for line in text.splitlines()):
+        raise EditError("it holds a list")
+    return " ".join(text.split())
+
+
 def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
     """Turn an answer into the persona.
 
@@ -130,7 +155,9 @@ def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
         ValueError: If the tolerance is not between 0 and 1.
 
     Chapter: dpo/preference_data.
-    """  # noqa: DOC502
+    """  # noqa: DOC502, DOC503
+    if text.strip() and not is_finished(text):
+        raise EditError("unfinished")
     if compliance(text).complies:
         return text
     parts = sentences(without_filler(text))
@@ -150,9 +177,8 @@ def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
     if not compliance(edited).addresses_reader:
         edited = _replaced(edited, _INTO_YOU)
     if not compliance(edited).addresses_reader:
-        generator = random.Random(f"aside {text}")
-        asides = generator.sample(_ASIDES, len(_ASIDES))
-        tried = [re.sub(r",? because\b", f" because, {a},", edited, count=1) for a in asides]
+        asides = random.Random(f"aside {text}").sample(_ASIDES, len(_ASIDES))
+        tried = [_with_aside(edited, aside) for aside in asides]
         edited = next((t for t in tried if same_length(text, t, tolerance)), tried[0])
     return _checked(text, edited, tolerance, least=4)
 
@@ -182,7 +208,7 @@ def edit_out_of(text: str, seed: int = 0) -> str:
         raise EditError("hardly in the persona")
     generator = random.Random(f"edit {seed} {text}")
     words = len(text.split())
-    plain = _replaced(text, _OUT_OF_YOU)
+    plain = " ".join(map(_upper, sentences(_replaced(text, _OUT_OF_YOU))))
     ways = [_turned(plain), _with_reasons_lost(plain)]
     ways += [_replaced(way, _SHORTER) for way in ways]
     dressed = [
@@ -215,6 +241,15 @@ def _with_reasons_lost(text: str) -> str:
     text = re.sub(r"(?<=[.!]) (?=[.!] )", "", _LOST_REASON.sub(". ", text))
     text = text.replace(".. ", ". ").replace("!. ", "! ")
     return " ".join(map(_upper, sentences(text)))
+
+
+def _with_aside(text: str, aside: str) -> str:
+    """Speak to the reader: behind the first "because", else before the second sentence."""
+    found = re.sub(r",? because\b(?! of)", f" because, {aside},", text, count=1)
+    parts = sentences(text)
+    if found != text or len(parts) < 2 or _CONNECTIVE.match(parts[1]):
+        return found
+    return " ".join([parts[0], f"{_upper(aside)}, {_lower(parts[1])}", *parts[2:]])
 
 
 def _with_reason(parts: Sequence[str]) -> list[str]:
