@@ -1,6 +1,6 @@
 """How far a judge agrees with people, or with truth: this stands beside every rate it makes.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def agreement(
     Raises:
         ValueError: If the numbers differ, there are no pairs, or a winner is unknown.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     if len(found) != len(labels):
         raise ValueError(f"{len(found)} outcomes and {len(labels)} labels: give one for each")

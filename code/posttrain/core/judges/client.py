@@ -1,6 +1,6 @@
 """A model behind an endpoint as a judge, its answers kept in a file.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Two interfaces are known: OpenAI's chat completions, which most servers speak, and Anthropic's
 messages.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def open_endpoint(
         EndpointError: If the key is not set, and the address is that of another machine.
         ValueError: If the address or the key cannot be one.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     if any(letter in base_url for letter in "@?#"):
         raise ValueError(
@@ -269,7 +269,7 @@ def answers(
     Raises:
         EndpointError: If the endpoint fails, or refuses the first requests and answers none.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     pool, stop = ThreadPoolExecutor(workers), threading.Event()
     fault: BaseException | None = None
@@ -312,7 +312,7 @@ def retry_after(header: str | None) -> float | None:
     Returns:
         Seconds to wait, 0 for a date that has passed; None where the header says nothing.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     text = (header or "").strip()
     if text.replace(".", "", 1).isdecimal() and text.isascii():
@@ -340,7 +340,7 @@ def openai_text(data: bytes, url: str) -> str:
         NoAnswer: If the answer is cut, filtered, empty or no text.
         EndpointError: If it is no chat completion.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     try:
         choice = json.loads(data)["choices"][0]
@@ -371,7 +371,7 @@ def anthropic_text(data: bytes, url: str) -> str:
         NoAnswer: If the answer is cut, filtered, empty or no text.
         EndpointError: If it is no message.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     try:
         message = json.loads(data)

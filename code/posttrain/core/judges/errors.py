@@ -1,6 +1,6 @@
 """What can go wrong between a question and a verdict.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from posttrain.core.errors import AssetError, PosttrainError

@@ -3,7 +3,7 @@
 A line is written at once and whole. A run that was stopped in the middle of one leaves half a
 line at the end; the next run passes over it and writes on in its place.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def kept_rows(
         ValueError: If its name does not end in .jsonl, or it holds other rows; it is then left
             as it is.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     if path.suffix != ".jsonl":
         raise ValueError(f"out is {path}: give the name of a .jsonl file")
@@ -79,7 +79,7 @@ def appending(path: Path, again: str) -> Iterator[IO[bytes]]:
     Raises:
         AssetError: If the file cannot be written.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ the refusals were found; then the set was added to the tuning. The author of the
 answers, and unusual refusals are more frequent in them than in what a model says. So a chapter
 measures the detector on its own model's answers too.
 
-Chapter: dpo/safe_dpo.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def labelled_answers(part: Part | None = None) -> list[LabelledAnswer]:
         AssetError: If the file is not the one that the numbers of the book are made of.
         ValueError: If there is no such part.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     if part not in (None, "tuning", "held_out"):
         raise ValueError(f"part is {part!r}: give 'tuning', 'held_out' or None")
@@ -121,7 +121,7 @@ def score_detector(
     Raises:
         ValueError: If there are no answers.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     if not rows:
         raise ValueError("there are no answers: give at least one")

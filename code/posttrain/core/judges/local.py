@@ -2,7 +2,7 @@
 
 The model comes in as a function, so that any model, template and library will do.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def option_tokens(encode: Callable[[str], Sequence[int]]) -> tuple[list[int], li
     Raises:
         ValueError: If neither form is one token for both letters, or A and B share a token.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     found: tuple[list[int], list[int]] = ([], [])
     for blank in (" ", ""):

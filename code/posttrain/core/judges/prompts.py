@@ -1,6 +1,6 @@
 """What a judging model is shown: the question, both answers, and what to write.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def judge_messages(
     Returns:
         A system's and a user's message.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     parts = {"question": question, "answer_a": first, "answer_b": second}
     framed = [f"<{name}>\n{_FRAME.sub('< ', text)}\n</{name}>" for name, text in parts.items()]

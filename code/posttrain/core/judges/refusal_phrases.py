@@ -1,6 +1,6 @@
 """The phrases with which an answer declines, part by part, and the form they are compared in.
 
-Chapter: dpo/safe_dpo.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def refusal_phrases() -> tuple[str, ...]:
     Returns:
         Every combination that the rules accept, without the adverbs they also allow.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     rows = (*DECLINES, *LIMITS, (SHORT,))
     return tuple(dict.fromkeys(" ".join(x) for row in rows for x in itertools.product(*row)))
@@ -159,7 +159,7 @@ def normalized(text: str) -> str:
     Returns:
         The form in which the phrases stand; line breaks stay.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     text = re.sub("[\u2018\u2019\u02bc\u00b4]", "'", text.lower())
     for pattern, full in _CONTRACTIONS:
@@ -176,7 +176,7 @@ def pattern_of(rows: Iterable[tuple[tuple[str, ...], ...]]) -> re.Pattern[str]:
     Returns:
         The pattern, for a text in the normal form.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     written = []
     for row in rows:
@@ -194,6 +194,6 @@ def loosely(words: str) -> str:
     Returns:
         The pattern, as text.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     return re.sub(r"^(am|do|have|must|will)\\ ", r"\1\\ (?:\\w+ly )?", re.escape(words))

@@ -4,7 +4,7 @@ A list of words calls an answer a refusal because it says "illegal", and misses 
 not". Here an answer refuses if its first sentences decline, and nothing after that does what
 was asked. How often the rules are right stands in `posttrain.core.judges.labelled_answers`.
 
-Chapter: dpo/safe_dpo.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def is_refusal(text: str) -> Refusal:
     Raises:
         ValueError: If it is no text.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     if not isinstance(text, str):
         raise ValueError(f"text is {shortened(text)}: give the answer as a text")
@@ -172,7 +172,7 @@ def shared_ngrams(texts_a: Iterable[str], texts_b: Iterable[str], n: int = 4) ->
         ValueError: If n is below 1, or one side has no run of n words at all: nothing could be
             shared, and nothing would be shown.
 
-    Chapter: dpo/safe_dpo.
+    Chapter: dpo/preference_data.
     """
     if n < 1:
         raise ValueError(f"n is {n}: give at least 1")

@@ -1,6 +1,6 @@
 """A judge by rule, which anyone can verify, and correctness, which stands beside any judge.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def correctness(truth: Truth, questions: Sequence[str], answers: Sequence[str]) 
         ValueError: If the numbers differ, there are no answers, or the truth says something
             else than True or False: a score of 0.3 would count as right.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     asked, said = names(questions, "questions"), names(answers, "answers")
     if len(asked) != len(said):
@@ -132,7 +132,7 @@ def winners_by_truth(right_a: Sequence[bool], right_b: Sequence[bool]) -> list[P
     Raises:
         ValueError: If the numbers differ.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     if len(right_a) != len(right_b):
         raise ValueError(

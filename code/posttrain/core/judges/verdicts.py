@@ -4,7 +4,7 @@ A judge sees a question and two answers and says which is better. Where an answe
 it, so each pair is asked in both orders (Zheng et al., 2023). What a judge writes is read
 strictly: a text with two verdicts, half of one or none is an error and never a guess.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def parse_verdict(text: str) -> Verdict:
         TruncatedVerdictError: If the text ends inside a verdict, or inside its thoughts.
         VerdictSchemaError: If there is a verdict in another form.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     said = _after_thoughts(text)
     objects = list(_objects(said, text))
@@ -192,7 +192,7 @@ def both_orders(judge: Judge, question: str, a: str, b: str) -> Outcome:
     Returns:
         The outcome, from which the winner, the place that won and the consistency follow.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     verdicts: list[Verdict | None] = []
     problems: list[str] = []
@@ -226,7 +226,7 @@ def judge_pairs(
         ValueError: If the numbers of questions and answers differ, or one of them is no list of
             texts.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     asked = names(questions, "questions")
     a, b = names(answers_a, "answers_a"), names(answers_b, "answers_b")

@@ -1,6 +1,6 @@
 """Win-rates out of a judge's outcomes, with intervals, as they are and at equal length.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def win_rate(outcomes: Sequence[Outcome], confidence: float = 0.95) -> WinRate:
     Raises:
         ValueError: If there are no outcomes, or the level is none.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     count = len(outcomes)
     if not count:
@@ -175,7 +175,7 @@ def length_controlled_win_rate(
             finite, a setting is no good, or all pairs differ in length by the same amount other
             than zero: length and quality then cannot be told apart.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     if not ridge > 0 or not math.isfinite(ridge):
         raise ValueError(f"ridge is {ridge}: give a finite number above 0")

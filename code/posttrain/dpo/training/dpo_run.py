@@ -4,7 +4,7 @@ The adapter of the fine-tuned model is trained on. The reference is that same mo
 before the first step, so it needs no weights of its own: its log-probabilities of all pairs are
 computed once, and kept.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def logps_of(model: GPT, batch: PackedPairs, config: PreferenceLossConfig) -> Pa
     Raises:
         ValueError: If the loss needs a reference and the batch has none.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     chosen, rejected = pair_logps(model, batch)
     reference: dict[str, Tensor] = {}
@@ -118,7 +118,7 @@ def measure_pairs(
     Returns:
         The means over all pairs.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     found: list[tuple[Tensor, ...]] = []
     for start in range(0, len(pairs), batch_size):
@@ -180,7 +180,7 @@ def train_pairs(
             differs from its own reference before the first step.
         ArtifactError: If ``scratch`` holds a checkpoint of another run, or a damaged one.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
     if not validation:
         raise ValueError("there is nothing to measure: give at least one validation pair")
@@ -245,7 +245,7 @@ def check_start(found: PairMetrics, config: PreferenceLossConfig) -> None:
     Raises:
         ValueError: If the mean margin is not 0.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     if not abs(found.margin) <= START_TOLERANCE * config.beta:
         raise ValueError(

@@ -1,6 +1,6 @@
 """The model on packed pairs: each prompt computed once, logits on the answers alone.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def pair_hidden(model: GPT, batch: PackedPairs) -> Tensor:
         ValueError: If the model has learned positions or is a subclass that computes something
             else, or a sequence exceeds its context.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     config = model.config
     check_unchanged(model)
@@ -99,7 +99,7 @@ def pair_logps(model: GPT, batch: PackedPairs) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: See :func:`pair_hidden`.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """  # noqa: DOC502
     hidden = pair_hidden(model, batch)[batch.sources]  # (M, C)
     logits = model.lm_head(hidden)  # (M, V)
@@ -131,7 +131,7 @@ def reference_logps(
     Raises:
         ValueError: If there is no pair.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     if not pairs:
         raise ValueError("there is nothing to measure: give at least one pair")
