@@ -112,9 +112,9 @@ def losses_figure(
     for ax in (left, right):
         ax.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
         ax.axvline(0, color=INK, linewidth=0.8, alpha=0.6)
-    left.set(xlabel="margin", title="Loss of a pair", ylim=(-2.2, 6.6))
+    left.set(xlabel="margin", title="Loss of a pair", ylim=(-1.3, 6.6))
     right.set(xlabel="margin", title="Slope (negative: the margin is raised)", ylim=(-1.8, 1))
-    left.legend(loc="upper right")
+    right.legend(loc="lower right")
     first = min(range(len(margins)), key=lambda k: abs(margins[k] - margins[0] / 2))
     last = min(range(len(margins)), key=lambda k: abs(margins[k] - margins[-1] / 2))
     slopes_there = "; ".join(

@@ -62,7 +62,7 @@ def test_no_share_is_refused(world: World, share: float) -> None:
 
 def test_many_steps_end_at_the_reward_model(world: World) -> None:
     pairs = draw_comparisons(world, 500, seed=3)
-    trained = train_log_linear(plain, pairs, learning_rate=1.0, steps=3000)
+    trained = train_log_linear(plain, pairs, learning_rate=1.0, steps=1500)
     wanted = fit_reward_model(pairs)
     assert (pairs.difference @ (trained - wanted)).abs().max() < 1e-3
 
