@@ -8,7 +8,9 @@ from posttrain.core.stats import Estimate
 from posttrain.dpo.figures import (
     closed_form_figure,
     finite_data_figure,
+    label_noise_figure,
     loss_figure,
+    losses_figure,
     reward_model_figure,
 )
 from posttrain.dpo.theory.finite_data import train_on_pair
@@ -50,3 +52,24 @@ def test_the_run_on_one_pair_is_drawn() -> None:
     drawn = finite_data_figure({"IPO": run}, moved, ("chosen", "rejected", "other"))
     assert "after 1,000 steps: IPO 1.0" in drawn.alt
     assert "chosen from -0.8 to " in drawn.alt and "rejected" in drawn.svg
+
+
+def test_losses_and_slopes_are_drawn() -> None:
+    margins = [-4.0, -2.0, 0.0, 2.0, 4.0]
+    curves = {"DPO": ([4.0, 2.0, 0.7, 0.1, 0.0], [-1.0, -0.88, -0.5, -0.12, 0.0])}
+    drawn = losses_figure(
+        margins, {**curves, "IPO": ([20.0] * 5, [-9.0, -5.0, -1.0, 3.0, 7.0])}
+    )
+    assert "2 losses over the margin" in drawn.alt
+    assert "at margins of -2.0 and 2.0: DPO -0.88 and -0.12; IPO -5.00 and +3.00" in drawn.alt
+    assert "IPO" in drawn.svg
+
+
+def test_label_noise_is_drawn_for_each_loss() -> None:
+    curve = {0.0: Estimate(0.90, 0.89, 0.91, 8), 0.3: Estimate(0.80, 0.78, 0.82, 8)}
+    size = {0.0: Estimate(0.9, 0.8, 1.0, 8), 0.3: Estimate(0.3, 0.2, 0.4, 8)}
+    drawn = label_noise_figure(
+        {"DPO": curve, "robust": curve}, {"DPO": size, "robust": {**size}}
+    )
+    assert "At 30%: DPO accuracy 0.800 and size 0.30; robust accuracy" in drawn.alt
+    assert "flipped labels (%)" in drawn.svg and "right size" in drawn.svg

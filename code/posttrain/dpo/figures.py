@@ -91,6 +91,83 @@ def loss_figure(betas: Sequence[float] = (1.0, 0.5)) -> SvgFigure:
     return show(fig, alt=alt, name="loss")
 
 
+def losses_figure(
+    margins: Sequence[float], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> SvgFigure:
+    """Draw losses of a pair over its margin, and their slopes.
+
+    Args:
+        margins: Where they were computed.
+        curves: Losses and slopes at each margin, by name.
+
+    Returns:
+        The figure, two panels.
+
+    Chapter: dpo/losses.
+    """
+    fig, (left, right) = figure(width="wide", height=3.4, ncols=2)
+    for name, (losses, slopes) in curves.items():
+        left.plot(margins, losses, label=name)
+        right.plot(margins, slopes, label=name)
+    for ax in (left, right):
+        ax.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
+        ax.axvline(0, color=INK, linewidth=0.8, alpha=0.6)
+    left.set(xlabel="margin", title="Loss of a pair", ylim=(-1.3, 6.6))
+    right.set(xlabel="margin", title="Slope (negative: the margin is raised)", ylim=(-1.8, 1))
+    right.legend(loc="lower right")
+    first = min(range(len(margins)), key=lambda k: abs(margins[k] - margins[0] / 2))
+    last = min(range(len(margins)), key=lambda k: abs(margins[k] - margins[-1] / 2))
+    slopes_there = "; ".join(
+        f"{name} {slopes[first]:+.2f} and {slopes[last]:+.2f}"
+        for name, (_, slopes) in curves.items()
+    )
+    alt = (
+        f"Left: {len(curves)} losses over the margin. Right: their slopes, at margins of "
+        f"{margins[first]:.1f} and {margins[last]:.1f}: {slopes_there}."
+    )
+    return show(fig, alt=alt, name="losses")
+
+
+def label_noise_figure(
+    accuracy: Mapping[str, Mapping[float, Estimate]],
+    scale: Mapping[str, Mapping[float, Estimate]],
+) -> SvgFigure:
+    """Draw what flipped labels do to held-out accuracy and to the size of margins.
+
+    Args:
+        accuracy: Accuracy by the share of flipped labels, with its interval, by loss.
+        scale: Size of the margins beside the true ones, in the same form.
+
+    Returns:
+        The figure, two panels.
+
+    Chapter: dpo/losses.
+    """
+    fig, panels = figure(width="wide", height=3.0, ncols=2)
+    titles = "True held-out accuracy", "Size of margins, true = 1"
+    for ax, found, title in zip(panels, (accuracy, scale), titles, strict=True):
+        for number, (name, curve) in enumerate(found.items()):
+            at = [100 * share + 0.6 * (number - (len(found) - 1) / 2) for share in curve]
+            ends = [
+                [x.value - x.low for x in curve.values()],
+                [x.high - x.value for x in curve.values()],
+            ]
+            values = [x.value for x in curve.values()]
+            ax.errorbar(at, values, yerr=ends, label=name, capsize=4, markevery=1)
+        ax.set(xlabel="flipped labels (%)", title=title)
+        ax.set_xticks([100 * share for share in next(iter(found.values()))])
+    reference(panels[1], 1.0, "right size", side="left")
+    panels[1].set_ylim(bottom=0)
+    panels[0].legend(loc="lower left")
+    most = max(next(iter(accuracy.values())))
+    parts = "; ".join(
+        f"{name} accuracy {accuracy[name][most].value:.3f} and size {size[most].value:.2f}"
+        for name, size in scale.items()
+    )
+    alt = f"Points with intervals over the share of flipped labels. At {most:.0%}: {parts}."
+    return show(fig, alt=alt, name="label-noise")
+
+
 def reward_model_figure(
     curves: Mapping[str, Mapping[int, Estimate]],
     bayes: float,

@@ -1,6 +1,6 @@
 """The grader of the exercise about IPO's loss.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def grade_ipo(fn: _Loss) -> Grade:
     Returns:
         The grade.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     cases = []
     lengths = [

@@ -3,7 +3,7 @@
 The reader writes a function and hands it to its grader, which names the mistake that it
 recognizes. See ``posttrain.core.grading``.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def grade_dpo_loss(fn: _Loss) -> Grade:
     Returns:
         The grade.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     cases = []
     for seed, (B, beta) in enumerate([(4, 0.1), (1, 0.5), (3, 2.0), (2, 0.05), (5, 0.3)]):

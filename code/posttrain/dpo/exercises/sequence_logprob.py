@@ -1,6 +1,6 @@
 """The grader of the exercise about the log-probability of an answer.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def grade_sequence_logprob(fn: _Logps) -> Grade:
     Returns:
         The grade.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     spans = [
         (9, [(3, 9), (4, 6)]),  # padded on the right

@@ -4,7 +4,7 @@ A setting that a loss ignores looks like an experiment and is none: a run with l
 under a loss that has none gives the curves of a run without. So each combination that makes no
 sense is an error before the first step.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LossNeeds:
         settings: What it takes beside ``beta``.
         source: The paper, with the equation's number where the paper gives one.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
 
     loss_type: str
@@ -44,10 +44,10 @@ class LossNeeds:
 
 
 _DPO, _IPO = "Rafailov et al. (2023, Eq. 7)", "Azar et al. (2024, Eq. 17)"
-_SMOOTHED = f"{_DPO}; with label smoothing Mitchell (2023)"
-_NORMALIZED = "Lambert et al. (2024)"
+_SMOOTHED = f"{_DPO}; with label smoothing Mitchell (2023, Eq. 3)"
+_NORMALIZED = "Lambert et al. (2024, Eq. 6)"
 _ORPO, _SIMPO = "Hong et al. (2024, Eq. 6 and 7)", "Meng et al. (2024, Eq. 6)"
-_KTO = "Ethayarajh et al. (2024, Eq. 8)"
+_KTO = "Ethayarajh et al. (2024)"
 _ROBUST = "Chowdhury et al. (2024)"
 _WEIGHTS = ("desirable_weight", "undesirable_weight")
 
@@ -85,7 +85,7 @@ class PreferenceLossConfig:
         undesirable_weight: Weight of undesirable answers in KTO, above 0.
         reference: Whether a reference model takes part; ``None`` leaves it to the loss.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
 
     loss_type: str = "sigmoid"
@@ -180,7 +180,7 @@ def loss_table() -> list[dict[str, Any]]:
         One row a loss, by column: its name, its ``loss_type``, the kind of data, whether it
         needs a reference and lengths, its further settings, and its source.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     return [
         {

@@ -1,6 +1,6 @@
 """KTO: a loss on single answers, each labelled good or bad, and the KL term it compares with.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def mismatched_rows(prompts: Sequence[Hashable]) -> list[int]:
     Raises:
         ValueError: If there is one row, or more than half of them share a prompt.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if len(prompts) < 2:
         raise ValueError(
@@ -69,7 +69,7 @@ def kl_estimate(logps: Tensor, ref_logps: Tensor) -> Tensor:
     Raises:
         ValueError: If one of the log-probabilities is NaN, infinite or above 0.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """  # noqa: DOC502
     check_logps("logps", logps)
     check_logps("ref_logps", ref_logps)
@@ -85,7 +85,7 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """Compute KTO's loss on single answers (Ethayarajh et al., 2024, Eq. 8)::
+    """Compute KTO's loss on single answers (Ethayarajh et al., 2024)::
 
         weight * (1 - sigma(+- beta (log-ratio - kl))),  + for desirable answers
 
@@ -104,7 +104,7 @@ def kto_loss(
     Raises:
         ValueError: If ``desirable`` is not boolean, or the KL estimate requires a gradient.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if desirable.dtype != torch.bool:
         raise ValueError(f"desirable is {desirable.dtype}: give a boolean tensor")

@@ -1,6 +1,6 @@
 """The log-probability of an answer: what every preference loss is computed from.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SequenceLogps:
             where the logits are.
         counts: Tokens of each answer, int64, shape (B,).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
 
     sums: Tensor
@@ -53,7 +53,7 @@ def sequence_logps(logits: Tensor, labels: Tensor) -> SequenceLogps:
         ValueError: If the shapes do not fit, if a row has no answer, if an answer begins at
             position 0, where no logits predict it, or if a label is no token of the vocabulary.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if logits.dim() != 3 or labels.shape != logits.shape[:2]:
         raise ValueError(

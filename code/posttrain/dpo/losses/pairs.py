@@ -3,7 +3,7 @@
 A loss of NaN stops a run, and says nothing of the pair that caused it. Half a gradient stops
 nothing at all. Both are found here.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PairLogps:
         chosen_lengths: Tokens of the chosen answers, int64, shape (B,).
         rejected_lengths: Tokens of the rejected answers, int64, shape (B,).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
 
     chosen: Tensor
@@ -113,7 +113,7 @@ def check_logps(name: str, logps: Tensor) -> None:
         ValueError: If they are in half precision or no floating-point numbers, or if one is
             NaN, infinite or above 0; the message names the row.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if logps.dtype not in (torch.float32, torch.float64):
         raise ValueError(

@@ -7,7 +7,7 @@ model small enough to compare hundreds of batches in seconds. Some use a Llama o
 in float64: in float32 its attention rounds otherwise under another padding, and a small beta of
 IPO multiplies that.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ParityRow:
             reference's parameters are among them, where theirs is 0.
         gradient_size: Largest entry of their gradient, which says what the difference means.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
 
     variant: str
@@ -77,7 +77,7 @@ def compare(seed: int, model: str = "table") -> ParityRow:
     Raises:
         ValueError: If there is no such model.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if model not in MODELS:
         raise ValueError(f"there is no model {model!r}: choose one of {', '.join(MODELS)}")
@@ -106,7 +106,7 @@ def summary(rows: Iterable[ParityRow]) -> tuple[int, float, float]:
     Returns:
         Number of batches, worst difference in value, worst difference in gradient.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     found = list(rows)
     return len(found), max(row.value for row in found), max(row.gradient for row in found)
@@ -135,7 +135,7 @@ def our_loss(batch: DrawnBatch, policy: nn.Module, reference: nn.Module) -> Tens
     Returns:
         The loss, a scalar.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     rows, side, config = batch.rows, batch.padding_side, batch.config
     if batch.variant == "kto":

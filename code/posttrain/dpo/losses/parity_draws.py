@@ -1,6 +1,6 @@
 """What the comparison with TRL draws: a loss with its settings, a batch of pairs, two models.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DrawnBatch:
         desirable: For KTO, which answers are good.
         padding_side: Where our batches are padded; TRL pads on the right.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
 
     variant: str
@@ -56,7 +56,7 @@ def draw_batch(seed: int) -> DrawnBatch:
     Returns:
         The batch.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     generator = random.Random(f"parity {seed}")
     variant = VARIANTS[seed % len(VARIANTS)]
@@ -113,7 +113,7 @@ def table_pair(seed: int) -> tuple[nn.Module, nn.Module]:
     Returns:
         Policy and reference, in float32.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     generator = torch.Generator().manual_seed(seed)
     table, change = torch.randn(2, _VOCABULARY, _VOCABULARY, generator=generator)
@@ -129,7 +129,7 @@ def llama_pair(seed: int) -> tuple[nn.Module, nn.Module]:
     Returns:
         Policy and reference, in float64 and evaluation mode.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 

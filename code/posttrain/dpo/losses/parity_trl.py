@@ -5,7 +5,7 @@ pair, since its ``sigmoid`` leaves ``label_smoothing`` out. IPO on sums is ``CPO
 log-ratios. ORPO's fine-tuning term counts the prompt and averages over the batch there, so both
 sides get prompts of one token and chosen answers of one length.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def trl_loss(batch: DrawnBatch, policy: nn.Module, reference: nn.Module) -> Tens
     Returns:
         The loss, a scalar.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     config, rows, n = batch.config, batch.rows, len(batch.rows) // 2
     pairs = list(zip(rows[:n], rows[n:], strict=False))

@@ -5,7 +5,7 @@ The arguments are log-probabilities of whole answers: sums over tokens, in nats,
 shape (B,). The reference has no gradient. A loss keeps the shape (B,): a step takes the mean.
 Values are checked in :class:`posttrain.dpo.losses.pairs.PairLogps`, not here.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def margin(
 ) -> Tensor:
     """Take the chosen answer's log-ratio minus the rejected one's, shape (B,).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     return log_ratio(chosen, ref_chosen) - log_ratio(rejected, ref_rejected)
 
@@ -37,7 +37,7 @@ def dpo_loss(
 ) -> Tensor:
     """Compute ``-log sigma(beta margin)`` (Rafailov et al., 2023, Eq. 7).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     return -F.logsigmoid(beta * margin(chosen, rejected, ref_chosen, ref_rejected))
 
@@ -50,12 +50,12 @@ def conservative_dpo_loss(
     beta: float,
     label_smoothing: float,
 ) -> Tensor:
-    """Mix DPO's loss with that of the swapped pair (Mitchell, 2023).
+    """Mix DPO's loss with that of the swapped pair (Mitchell, 2023, Eq. 3).
 
     The smallest loss is no longer at an infinite margin: a pair that may be flipped is learned
     up to ``log((1 - s) / s) / beta``, with ``s`` the label smoothing.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     clean = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta)
     flipped = dpo_loss(rejected, chosen, ref_rejected, ref_chosen, beta)
@@ -75,7 +75,7 @@ def robust_dpo_loss(
     Its mean over flipped and unflipped labels is DPO's loss on the true ones. Single losses can
     be below 0.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     clean = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta)
     flipped = dpo_loss(rejected, chosen, ref_rejected, ref_chosen, beta)
@@ -92,7 +92,7 @@ def ipo_loss(
     Given sums, the margin is that of whole answers; given means over tokens, that of the
     average token.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     return (margin(chosen, rejected, ref_chosen, ref_rejected) - 1 / (2 * beta)) ** 2
 
@@ -106,9 +106,9 @@ def length_normalized_dpo_loss(
     rejected_lengths: Tensor,
     beta: float,
 ) -> Tensor:
-    """Compute DPO's loss on log-ratios of the average token (Lambert et al., 2024).
+    """Compute DPO's loss on log-ratios of the average token (Lambert et al., 2024, Eq. 6).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     per_token = log_ratio(chosen, ref_chosen) / chosen_lengths
     per_token = per_token - log_ratio(rejected, ref_rejected) / rejected_lengths
@@ -127,7 +127,7 @@ def simpo_loss(
 
         -log sigma(beta (mean chosen - mean rejected) - gamma)
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     per_token = chosen / chosen_lengths - rejected / rejected_lengths
     return -F.logsigmoid(beta * per_token - simpo_gamma)
@@ -139,7 +139,7 @@ def log_odds(mean_logps: Tensor) -> Tensor:
     A log-probability that is rounded to 0 has infinite odds: it is taken as the nearest
     float32 below 0, without gradient.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     logps = mean_logps.clamp(max=_NEAREST_0)
     return logps - torch.log(-torch.expm1(logps))
@@ -158,7 +158,7 @@ def orpo_loss(
 
     The first term is over the answer's tokens, as in the paper; TRL's counts the prompt's too.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     mean_chosen, mean_rejected = chosen / chosen_lengths, rejected / rejected_lengths
     ratio = log_odds(mean_chosen) - log_odds(mean_rejected)
@@ -185,7 +185,7 @@ def preference_loss(
     Raises:
         ValueError: If something that the loss needs is missing, or given and ignored.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     refuse_reference(config, pairs)
     if (kl is None) == (config.loss_type == "kto"):

@@ -1,6 +1,6 @@
 """Policy against reference: log-ratios, the rewards that they imply, and what a run logs.
 
-Chapter: dpo/derivation.
+Chapter: dpo/losses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def log_ratio(logps: Tensor, ref_logps: Tensor) -> Tensor:
         ValueError: If those of the reference require a gradient. They are numbers to compare
             with; a reference that shares weights with the policy would be trained against it.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if ref_logps.requires_grad:
         raise ValueError(
@@ -52,7 +52,7 @@ def implicit_reward(logps: Tensor, ref_logps: Tensor, beta: float) -> Tensor:
     Returns:
         Rewards, shape (B,).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     return beta * log_ratio(logps, ref_logps)
 
@@ -71,7 +71,7 @@ def implicit_rewards(config: PreferenceLossConfig, pairs: PairLogps) -> tuple[Te
     Raises:
         ValueError: If ``pairs`` lacks what the loss needs, or has a reference that it ignores.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/losses.
     """  # noqa: DOC502
     refuse_reference(config, pairs)
     chosen, rejected = pairs.chosen.detach(), pairs.rejected.detach()
@@ -97,7 +97,7 @@ def gradient_weight(reward_margin: Tensor) -> Tensor:
     Returns:
         Weights between 0 and 1, shape (B,).
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     return torch.sigmoid(-reward_margin)
 
@@ -115,7 +115,7 @@ def reward_accuracy(chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
     Returns:
         The share, a float32 scalar.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/losses.
     """
     return ((chosen_rewards - rejected_rewards).sign() + 1).float().mean() / 2
 
@@ -130,7 +130,7 @@ def refuse_reference(config: PreferenceLossConfig, pairs: PairLogps) -> None:
     Raises:
         ValueError: If they have one.
 
-    Chapter: dpo/derivation.
+    Chapter: dpo/losses.
     """
     if not config.needs.reference and pairs.ref_chosen is not None:
         raise ValueError(
