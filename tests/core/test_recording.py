@@ -108,6 +108,11 @@ def test_a_record_of_changed_code_can_be_confirmed(
     module.run = lambda part: [{"seed": 0, "loss": 0.6, "place": "here", "seconds": 1.0}]
     with pytest.raises(RecordError, match="sft/toy came out differently"):
         repeat_parts(recipe)
+    nearly = replace(recipe, measured=("loss",))  # 0.5 was recorded
+    with pytest.raises(RecordError, match="sft/toy came out differently"):
+        repeat_parts(nearly)
+    module.run = lambda part: [{"seed": 0, "loss": 0.54, "place": "here", "seconds": 7.0}]
+    assert repeat_parts(nearly).stale == ()
 
 
 def test_code_that_changes_meanwhile_makes_no_record(toy: tuple[Recipe, Any], tmp_path: Path):

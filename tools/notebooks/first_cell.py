@@ -11,6 +11,13 @@ from tools.notebooks.cells import Code
 from tools.notebooks.inline import REVISION, NotebookError
 
 HERE = Path(__file__).parent
+GPU = """
+import shutil
+
+if shutil.which("nvidia-smi"):  # for the cells that use a GPU
+    PACKAGES += {packages}
+    ALONE += {alone}
+"""
 TITLE = "Run this cell first: it installs what the page needs"
 SETUP = """\
 import importlib
@@ -23,7 +30,7 @@ SOURCE = os.environ.get("POSTTRAIN_SOURCE", "git+{repository}@{revision}")
 PACKAGES = {packages}
 # Without what they ask for: it is large or hard to build, and not used here.
 ALONE = {alone}
-
+{gpu}
 
 def _absent(requirement):
     name, _, version = requirement.partition("==")
@@ -106,7 +113,8 @@ def requirements_of(docname: str, table: dict[str, Any], part: str) -> list[str]
     Args:
         docname: The page, such as ``book/sft/lora``.
         table: The launch table.
-        part: ``packages``, or ``alone`` for those without their own requirements.
+        part: ``packages``, or ``alone`` for those without their own requirements; with
+            ``gpu_`` before it, what is installed where there is a GPU.
 
     Returns:
         Names of packages in alphabetical order.
@@ -142,15 +150,17 @@ def first_cell(docname: str, repository: str, root: Path) -> Code:
         table = read_launch_table(root)
     except LaunchTableError as error:
         raise NotebookError(str(error)) from error
-    packages, alone = (
-        _list(pinned(requirements_of(docname, table, part), table, root))
-        for part in ("packages", "alone")
+    packages, alone, gpu_packages, gpu_alone = (
+        pinned(requirements_of(docname, table, part), table, root)
+        for part in ("packages", "alone", "gpu_packages", "gpu_alone")
     )
+    gpu = GPU.format(packages=_indented(gpu_packages), alone=_indented(gpu_alone))
     source = SETUP.format(
         repository=repository,
         revision=REVISION,
-        packages=packages,
-        alone=alone,
+        packages=_list(packages),
+        alone=_list(alone),
+        gpu=gpu if gpu_packages or gpu_alone else "",
         stand_in=stand_in(),
     )
     return Code(source.rstrip(), title=TITLE)
@@ -161,3 +171,7 @@ def _list(names: list[str]) -> str:
     if len(quoted) < 70:
         return f"[{quoted}]"
     return "[\n" + "".join(f'    "{name}",\n' for name in names) + "]"
+
+
+def _indented(names: list[str]) -> str:
+    return _list(names).replace("\n", "\n    ")

@@ -11,6 +11,7 @@ Chapter: start/how_this_book_works.
 
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -71,6 +72,9 @@ class Recipe:
         seeds: Seeds of the runs.
         module: Dotted name of the module that runs it.
         summary: What computes its numbers, as ``module:function``.
+        measured: Names of outcomes that no two runs share to the last digit, such as bytes of
+            memory: a part that is run again may differ in them by a tenth. Outcomes whose name
+            begins with ``seconds`` may differ by any amount.
     """
 
     stage: str
@@ -80,6 +84,7 @@ class Recipe:
     seeds: tuple[int, ...]
     module: str
     summary: str
+    measured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse names that no file can have, and times that nothing can take."""
@@ -256,7 +261,7 @@ def repeat_parts(recipe: Recipe, count: int = 1) -> Record:
     with _threads(int(old.machine.get("threads", 0))):
         for part in bar:
             for row in _run_part(recipe, part):
-                if not any(_same(row, before) for before in old.outcomes):
+                if not any(_same(row, before, recipe.measured) for before in old.outcomes):
                     raise RecordError(
                         f"{recipe.label} came out differently in the part {part}: make the "
                         f"record anew with posttrain record {recipe.label}"
@@ -293,10 +298,14 @@ def _threads(count: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = variable
 
 
-def _same(row: Row, before: Row) -> bool:
-    """Whether two outcomes agree, times aside."""
+def _same(row: Row, before: Row, measured: Sequence[str]) -> bool:
+    """Whether two outcomes agree, times aside and measured ones nearly."""
     return row.keys() == before.keys() and all(
-        row[key] == before[key] for key in row if not key.startswith("seconds")
+        math.isclose(row[key], before[key], rel_tol=0.1)
+        if key in measured
+        else row[key] == before[key]
+        for key in row
+        if not key.startswith("seconds")
     )
 
 

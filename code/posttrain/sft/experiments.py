@@ -38,6 +38,7 @@ SWEEP = replace(
     training=replace(
         CPU.training,
         max_steps=12,  # 96 rows: the order of the settings shows by then
+        warmup_steps=0,  # a rate is to be what it says from the first step on
         eval_steps=0,  # at the start and the end only
         save_steps=0,  # a run this short is started again, not resumed
     ),
@@ -55,6 +56,7 @@ OVERFIT = replace(
     training=replace(
         CPU.training,
         max_steps=72,  # six passes over 200 examples
+        warmup_steps=0,  # so that each pass trains at the same rate
         lr_scheduler_type="constant",  # so that only the number of passes changes
         eval_steps=24,  # after every second pass
         save_steps=24,  # likewise
@@ -69,6 +71,7 @@ ENGINES = replace(
     training=replace(
         CPU.training,
         max_steps=6,  # enough to see the loss fall
+        warmup_steps=0,  # transformers' schedule is one step behind ours in a warm-up
         eval_steps=0,  # none of the engines evaluates
         save_steps=0,  # nor resumes
     ),

@@ -78,15 +78,15 @@ def test_other_tools_get_the_same_numbers(
         calls.clear()
 
 
-def test_tools_that_are_not_there_are_named_before_the_run(tmp_path: Path) -> None:
+def test_tools_that_are_not_there_are_named_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="report-to is 'mlflow': choose from tensorboard"):
         check_reporters(["mlflow"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name in ("tensorboard", "wandb", "trackio"):
-        if name not in sys.modules:
-            with pytest.raises(
-                ValueError, match=f"{name} is not installed: pip install {name}"
-            ):
-                RunLog(tmp_path / "new", 3, report_to=[name])
+        with pytest.raises(ValueError, match=f"{name} is not installed: pip install {name}"):
+            RunLog(tmp_path / "new", 3, report_to=[name])
     assert not (tmp_path / "new").exists()
 
 
@@ -101,3 +101,19 @@ def test_a_single_name_is_no_list_of_reporters() -> None:
         ValueError, match="report-to is 'tensorboard': give a sequence of texts"
     ):
         check_reporters("tensorboard")
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    """With the package itself, where it is installed; it is no requirement."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore
+        EventAccumulator,
+    )
+
+    log = RunLog(tmp_path, 2, report_to=("tensorboard",), show=False)
+    log.step(1, 2.0, 1e-3, 100, 0.5)
+    log.step(2, 1.5, 1e-3, 100, 0.4)
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0), (2, 1.5)]

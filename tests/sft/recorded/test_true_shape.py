@@ -136,10 +136,7 @@ def test_memory_is_read_from_linux() -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    try:
-        outcomes = read_record("sft", "true_shape").outcomes
-    except RecordError:
-        pytest.skip("sft/true_shape is not recorded yet: make true-shape")
+    outcomes = read_record("sft", "true_shape").outcomes
     return [row for row in outcomes if row["malloc"] == "returns"]
 
 

@@ -17,7 +17,7 @@ from book._ext.chapters.myst import read as source_of
 from book._ext.site.address import repository_url
 from tools.notebooks.builder import make_notebooks, site_of
 from tools.notebooks.checks import Places, check_notebooks
-from tools.notebooks.first_cell import pinned, requirements_of
+from tools.notebooks.first_cell import first_cell, pinned, requirements_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = ROOT / "code"
@@ -137,6 +137,24 @@ def test_the_first_cell_installs_what_the_cells_import(folder: Path, page: str) 
         name for part in ("packages", "alone") for name in requirements_of(page, TABLE, part)
     }
     assert wanted - OPTIONAL - own_requirements() - installed == set()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_unsloth_is_installed_where_there_is_a_gpu(
+    gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if gpu:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n", encoding="utf-8")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    source = first_cell("book/sft/your_model", "https://host/owner/name", ROOT).source
+    lists: dict[str, Any] = {}
+    exec(source[: source.index("def _absent")], lists)  # the lists alone
+    assert ("unsloth" in {name.partition("==")[0] for name in lists["ALONE"]}) is gpu
+    assert ("tyro" in {name.partition("==")[0] for name in lists["PACKAGES"]}) is gpu
+    both = requirements_of("book/sft/fine_tuning", TABLE, "packages")  # runs it on a CPU too
+    assert set(requirements_of("book/sft/your_model", TABLE, "gpu_packages")) <= set(both)
+    assert "nvidia-smi" not in first_cell("book/sft/lora", "https://host/o/n", ROOT).source
 
 
 def test_launch_table_names_the_pages_with_code_and_their_folders() -> None:

@@ -49,7 +49,11 @@ def play_windows(
 
 
 def general_chats(
-    tokenizer: PreTrainedTokenizerBase, count: int, *, max_length: int = 320, seed: int = 0
+    tokenizer: PreTrainedTokenizerBase,
+    count: int | None = None,
+    *,
+    max_length: int = 320,
+    seed: int = 0,
 ) -> list[EncodedChat]:
     """Take questions of 57 school and university subjects, with answers that explain.
 
@@ -59,7 +63,7 @@ def general_chats(
 
     Args:
         tokenizer: The model's tokenizer.
-        count: Number of conversations.
+        count: Number of conversations; all of them where it is left out.
         max_length: Longer ones are left out, in tokens.
         seed: Seed of the choice.
 
@@ -97,6 +101,6 @@ def general_chats(
         )
         if len(chat.input_ids) <= max_length:
             chats.append(chat)
-    if not 1 <= count <= len(chats):
+    if count is not None and not 1 <= count <= len(chats):
         raise ValueError(f"count is {count}: give 1 to {len(chats)}, which is all there are")
     return chats[:count]

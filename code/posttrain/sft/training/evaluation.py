@@ -246,13 +246,15 @@ def right_answers(rows: Sequence[Row], texts: Sequence[str], *, strict: bool) ->
     return found
 
 
-def accuracy_of(
+def right_in_first_line(
     model: GPT,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
     chat_format: str = "smollm2",
-) -> float:
-    """Measure which share of the questions a model answers rightly in its first line.
+    *,
+    asked: Sequence[Sequence[Message]] | None = None,
+) -> list[bool]:
+    """Say of each question whether a model answers it rightly in its first line.
 
     The answer stands there, so the model is stopped at the end of that line: writing all three
     would take three times as long.
@@ -262,33 +264,60 @@ def accuracy_of(
         tokenizer: Its tokenizer.
         rows: Questions with their answers.
         chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
+        asked: A conversation for each row that ends with its question; the row's own messages
+            where they are left out.
 
     Returns:
-        The share.
+        Whether each answer is right.
 
     Raises:
-        ValueError: If there is no question.
+        ValueError: If there is no question, or not one conversation for each.
 
     Chapter: sft/fine_tuning.
-    """
+    """  # noqa: DOC502
     if not rows:
         raise ValueError("there is nothing to measure: give at least one question")
-    asked = [row["messages"][:-1] for row in rows]
+    own = asked is None
     lines = write_answers(
         model,
         tokenizer,
-        asked,
-        shared=1,
+        [row["messages"][:-1] for row in rows] if asked is None else asked,
+        shared=int(own),  # the system message
         stop=(format_named(chat_format).stop_token, LINE_BREAK),
         max_new_tokens=24,  # the longest first line of the data set has 18
         chat_format=chat_format,
     )
     label = LABELS[0]
     firsts = [line.partition("\n")[0] for line in lines]  # a line break may end a longer token
-    right = [
+    return [
         line.startswith(label) and verify(row, line.removeprefix(label))
         for row, line in zip(rows, firsts, strict=True)
     ]
+
+
+def accuracy_of(
+    model: GPT,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    chat_format: str = "smollm2",
+) -> float:
+    """Measure which share of the questions a model answers rightly in its first line.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        rows: Questions with their answers.
+        chat_format: How the model writes a conversation; see ``posttrain.sft.chat.formats``.
+
+    Returns:
+        The share; see :func:`right_in_first_line`.
+
+    Raises:
+        ValueError: If there is no question.
+
+    Chapter: sft/fine_tuning.
+    """  # noqa: DOC502
+    right = right_in_first_line(model, tokenizer, rows, chat_format)
     return sum(right) / len(right)
 
 

@@ -1,0 +1,1 @@
+"""Recorded answers to what readers ask before a run of their own."""
