@@ -4,7 +4,8 @@ Both continue the same adapter on the same pairs in the same order, in bfloat16 
 linear layers. Ours computes each prompt once for both answers, logits on answers alone, no
 padding, and the reference's log-probabilities before the first step: that time counts. TRL is
 timed as it comes, with the reference computed in each step, and with
-``precompute_ref_log_probs``, where that time counts too. Aim: at least twice TRL's pairs per second.
+``precompute_ref_log_probs``, where that time counts as well. Aim: at least twice TRL's pairs
+per second.
 """
 
 from __future__ import annotations

@@ -172,6 +172,7 @@ def run_trl_pairs(
             for pair in pairs
         ]
     )
+    started = time.perf_counter()
     trainer = EncodedPairsTrainer(
         model=policy,
         args=settings,
@@ -182,7 +183,8 @@ def run_trl_pairs(
     for parameter in policy.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    started = time.perf_counter()
+    if not precompute:  # else the reference was computed while the trainer was made
+        started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
     policy.save_pretrained(str(folder / "adapter"), selected_adapters=["default"])
