@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from posttrain.core.stats import Estimate
+from posttrain.dpo.data.shared_prompt import PackedPair, pack_pair
+from posttrain.dpo.data.tokenizing import EncodedPair
 from posttrain.dpo.figures import (
     closed_form_figure,
     finite_data_figure,
     loss_figure,
+    pair_mask_figure,
     reward_model_figure,
 )
 from posttrain.dpo.theory.finite_data import train_on_pair
@@ -50,3 +53,26 @@ def test_the_run_on_one_pair_is_drawn() -> None:
     drawn = finite_data_figure({"IPO": run}, moved, ("chosen", "rejected", "other"))
     assert "after 1,000 steps: IPO 1.0" in drawn.alt
     assert "chosen from -0.8 to " in drawn.alt and "rejected" in drawn.svg
+
+
+def test_the_mask_of_a_pair_is_drawn_with_its_parts() -> None:
+    packed = pack_pair(EncodedPair((1, 2, 3), (4, 5), (4, 6, 7)))
+    drawn = pair_mask_figure(packed, list("abcdefgh"))
+    assert "3 of the prompt, 2 of the chosen, 3 of the rejected" in drawn.alt
+    assert "sees 0 tokens of the chosen one, and stands at positions 3 to 5" in drawn.alt
+    for text in ("prompt", "chosen", "rejected", "f  3"):
+        assert text in drawn.svg
+
+
+class _Causal(PackedPair):
+    """A packed pair whose second answer sees the first: a planted mistake."""
+
+    @property
+    def attention_mask(self) -> torch.Tensor:
+        return torch.ones(len(self.parts), len(self.parts)).tril().bool()
+
+
+def test_a_mask_that_leaks_is_told() -> None:
+    right = pack_pair(EncodedPair((1,), (2, 3), (4,)))
+    leaking = _Causal(right.input_ids, right.position_ids, right.parts, right.predicted_by)
+    assert "sees 2 tokens of the chosen one" in pair_mask_figure(leaking, list("abcd")).alt
