@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 
 from posttrain.core.stats import Estimate
+from posttrain.dpo.data.shared_prompt import PackedPair, pack_pair
+from posttrain.dpo.data.tokenizing import EncodedPair
 from posttrain.dpo.figures import (
     closed_form_figure,
     finite_data_figure,
     label_noise_figure,
     loss_figure,
     losses_figure,
+    pair_mask_figure,
     reward_model_figure,
 )
 from posttrain.dpo.theory.finite_data import train_on_pair
@@ -73,3 +76,24 @@ def test_label_noise_is_drawn_for_each_loss() -> None:
     )
     assert "At 30%: DPO accuracy 0.800 and size 0.30; robust accuracy" in drawn.alt
     assert "flipped labels (%)" in drawn.svg and "right size" in drawn.svg
+def test_the_mask_of_a_pair_is_drawn_with_its_parts() -> None:
+    packed = pack_pair(EncodedPair((1, 2, 3), (4, 5), (4, 6, 7)))
+    drawn = pair_mask_figure(packed, list("abcdefgh"))
+    assert "3 of the prompt, 2 of the chosen, 3 of the rejected" in drawn.alt
+    assert "sees 0 tokens of the chosen one, and stands at positions 3 to 5" in drawn.alt
+    for text in ("prompt", "chosen", "rejected", "f  3"):
+        assert text in drawn.svg
+
+
+class _Causal(PackedPair):
+    """A packed pair whose second answer sees the first: a planted mistake."""
+
+    @property
+    def attention_mask(self) -> torch.Tensor:
+        return torch.ones(len(self.parts), len(self.parts)).tril().bool()
+
+
+def test_a_mask_that_leaks_is_told() -> None:
+    right = pack_pair(EncodedPair((1,), (2, 3), (4,)))
+    leaking = _Causal(right.input_ids, right.position_ids, right.parts, right.predicted_by)
+    assert "sees 2 tokens of the chosen one" in pair_mask_figure(leaking, list("abcd")).alt

@@ -15,11 +15,13 @@ from posttrain.core.figures.plotting import (
     SvgFigure,
     band,
     figure,
+    heatmap,
     label_lines,
     reference,
     show,
 )
 from posttrain.core.stats import Estimate
+from posttrain.dpo.data.shared_prompt import CHOSEN, PROMPT, REJECTED, PackedPair
 from posttrain.dpo.theory.finite_data import Descent
 
 
@@ -261,3 +263,45 @@ def finite_data_figure(
         f"steps: {ends}. Right: log-probabilities over all of training: {moved}."
     )
     return show(fig, alt=alt, name="finite-data")
+
+
+_PARTS = {PROMPT: "prompt", CHOSEN: "chosen", REJECTED: "rejected"}
+
+
+def pair_mask_figure(pair: PackedPair, tokens: Sequence[str]) -> SvgFigure:
+    """Draw which token of a packed pair sees which, and where each stands in its own sequence.
+
+    Args:
+        pair: The pair in one row, of ``T`` tokens.
+        tokens: How each token is written, ``T`` texts.
+
+    Returns:
+        The figure.
+
+    Chapter: dpo/preference_data.
+    """
+    mask, parts = pair.attention_mask.numpy(), pair.parts.numpy()
+    fig, ax = figure(height=4.6)
+    for number, (part, name) in enumerate(_PARTS.items()):
+        columns = np.flatnonzero(parts == part)
+        seen = np.where(mask & (parts == part), 1.0, np.nan)
+        heatmap(ax, seen, low=0.0, high=1.0, color=PALETTE[number])
+        ax.text(columns.mean(), -1.0, name, ha="center", va="bottom")
+        for edge in (columns[0] - 0.5, columns[-1] + 0.5):
+            ax.axvline(edge, color=INK, linewidth=0.8, alpha=0.6)
+            ax.axhline(edge, color=INK, linewidth=0.8, alpha=0.6)
+    places = pair.position_ids.tolist()
+    ax.set_yticks(
+        range(len(tokens)), labels=[f"{t}  {p}" for t, p in zip(tokens, places, strict=True)]
+    )
+    ax.set_xticks(range(len(tokens)), labels=list(tokens), rotation=90)
+    ax.set(ylabel="token that looks, and its position", xlabel="token that is looked at")
+    counts = ", ".join(f"{(parts == part).sum()} of the {_PARTS[part]}" for part in _PARTS)
+    across = int(mask[parts == REJECTED][:, parts == CHOSEN].sum())
+    first, last = (np.array(places)[parts == REJECTED][i] for i in (0, -1))
+    alt = (
+        f"A square of {len(tokens)} by {len(tokens)} tokens: {counts}. Each answer sees the "
+        f"prompt and its own tokens before. The rejected answer sees {across} tokens of the "
+        f"chosen one, and stands at positions {first} to {last}."
+    )
+    return show(fig, alt=alt, name="pair-mask")

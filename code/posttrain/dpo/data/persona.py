@@ -143,7 +143,7 @@ def compliance(text: str) -> PersonaVerdict:
         return PersonaVerdict(False, False, False, False)
     return PersonaVerdict(
         answer_first=_answers(parts[0]),
-        gives_reason=_REASON.search(text) is not None,
+        gives_reason=_REASON.search(without_filler(text)) is not None,
         addresses_reader=_YOU.search(without_filler(_QUOTED.sub(" ", text))) is not None,
         no_filler=_OPENING.match(text) is None and _FILLERS.search(text) is None,
     )
