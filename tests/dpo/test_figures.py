@@ -76,6 +76,8 @@ def test_label_noise_is_drawn_for_each_loss() -> None:
     )
     assert "At 30%: DPO accuracy 0.800 and size 0.30; robust accuracy" in drawn.alt
     assert "flipped labels (%)" in drawn.svg and "right size" in drawn.svg
+
+
 def test_the_mask_of_a_pair_is_drawn_with_its_parts() -> None:
     packed = pack_pair(EncodedPair((1, 2, 3), (4, 5), (4, 6, 7)))
     drawn = pair_mask_figure(packed, list("abcdefgh"))
