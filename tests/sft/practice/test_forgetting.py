@@ -52,4 +52,6 @@ def test_a_part_measures_what_was_learned_and_lost(
     monkeypatch.setitem(REMEDIES, "full training", full)
     (row,) = run({"remedy": remedy, "seed": 0})
     assert (len(row["chats"]), len(row["plays"]), len(row["right"])) == (3, 2, 320)
+    names = {"remedy", "seed", "chats", "plays", "right", "steps", "diverged", "seconds"}
+    assert row.keys() == names  # all rows of a record have the same
     assert row["steps"] == {BASE: 0, "20 % replay": 2, "full training": 2}[remedy]

@@ -124,7 +124,8 @@ def run(part: dict[str, Any]) -> list[dict[str, Any]]:
     """
     tokenizer = tokenizer_of(CPU.model)
     if part["remedy"] == BASE:
-        return [{**part, **_measure(base_model(CPU)), "steps": 0, "diverged": None}]
+        untrained = {"steps": 0, "diverged": None, "seconds": 0.0}
+        return [{**part, **_measure(base_model(CPU)), **untrained}]
     remedy = REMEDIES[part["remedy"]]
     task = encode_rows(
         build_dataset()["train"][: remedy.rows], tokenizer, CPU.max_length, CPU.chat_format
