@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from posttrain.core.errors import AssetError, MalformedRowError
+from posttrain.core.errors import AssetError
+from posttrain.sft.data.hub import MalformedRowError
 from posttrain.sft.data.sources import (
     bad_rows_text,
     check_on_bad_row,
@@ -21,7 +22,7 @@ def test_a_file_is_read_by_line(tmp_path: Path) -> None:
     file.write_text('{"a": 1}\n\n{"a": 2}\n', encoding="utf-8")
     word, rows = read_source(file, "train")
     assert word == "line"
-    assert [(row.number, row.value) for row in rows] == [(1, {"a": 1}), (3, {"a": 2})]
+    assert [(row.line, row.value) for row in rows] == [(1, {"a": 1}), (3, {"a": 2})]
     with pytest.raises(AssetError, match=r"split is 'test', but .* is a file"):
         read_source(file, "test")
 
@@ -38,7 +39,7 @@ def test_a_name_is_read_from_the_hub_with_its_revision(monkeypatch: pytest.Monke
     hub = SimpleNamespace(load_dataset=load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", hub)
     word, rows = read_source("owner/set@abc", "test")
-    assert word == "row" and [row.number for row in rows] == [1, 2]
+    assert word == "row" and [row.line for row in rows] == [1, 2]
     read_source("owner/set", "train")
     assert asked == [("owner/set", "test", "abc"), ("owner/set", "train", None)]
     with pytest.raises(AssetError, match="owner/none is no file here, and its split 'train'"):
@@ -57,6 +58,9 @@ def test_options_and_formats_are_checked() -> None:
 
 
 def test_the_first_bad_row_is_told_in_full() -> None:
-    bad = [(3, MalformedRowError("no answer")), (9, MalformedRowError("no question"))]
+    bad = [
+        (3, MalformedRowError("no answer", "it is empty")),
+        (9, MalformedRowError("no question", "it is empty")),
+    ]
     text = bad_rows_text("x.jsonl", "line", bad, Counter({"no answer": 1, "no question": 1}))
     assert "x.jsonl" in text and "line 3" in text and "no answer" in text

@@ -40,6 +40,7 @@ def trl_loss(batch: DrawnBatch, policy: nn.Module, reference: nn.Module) -> Tens
 
     Chapter: dpo/losses.
     """
+    _restore_device()
     config, rows, n = batch.config, batch.rows, len(batch.rows) // 2
     pairs = list(zip(rows[:n], rows[n:], strict=False))
     if batch.variant == "kto":
@@ -124,6 +125,20 @@ def _trainers() -> SimpleNamespace:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, _quietly():
         warnings.simplefilter("ignore")  # that trl.experimental is experimental
         return _made_trainers(folder)
+
+
+def _restore_device() -> None:
+    """Put back what accelerate shares among trainers.
+
+    Whoever makes arguments for another trainer empties it, and the trainers made here would no
+    longer know their device.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    _trainers()
+    if not AcceleratorState._shared_state:
+        Accelerator(cpu=True)
 
 
 def _made_trainers(folder: str) -> SimpleNamespace:
