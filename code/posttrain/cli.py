@@ -373,14 +373,48 @@ def check_command(
         Literal["drop", "error"], typer.Option(help="Drop and count it, or stop.")
     ] = "drop",
 ) -> None:
-    """Say what is in a training file; exit with 1 if something must be mended."""
-    from posttrain.sft.data.report import check_command
+    """Say what is in a file of rows or pairs; exit with 1 if something must be mended."""
+    from posttrain.dpo.data.pairs import holds_pairs
+    from posttrain.dpo.data.report import PairsReport, check_pairs_command
+    from posttrain.sft.data.report import DataReport, check_command
 
-    report = check_command(file, val, model, chat_format, max_length, on_bad_row)
+    report: DataReport | PairsReport
+    if holds_pairs(file):
+        report = check_pairs_command(file, val, model, chat_format, max_length, on_bad_row)
+    else:
+        report = check_command(file, val, model, chat_format, max_length, on_bad_row)
     for line in report.lines():
         typer.echo(line)
     if report.must_mend:
         raise typer.Exit(1)
+
+
+@app.command()
+def label(
+    pairs: Annotated[str, typer.Argument(help="A file of pairs (JSONL), or a set on the hub.")],
+    out: Annotated[Path, typer.Option(help="File for your own pairs (JSONL).")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the answers.")] = 0,
+    on_bad_row: Annotated[str, typer.Option(help="error or drop.")] = "error",
+) -> None:
+    """Show two answers blind, write your verdicts, and go on where you stopped."""
+    from posttrain.dpo.data.labelling import label_pairs
+    from posttrain.dpo.data.pairs import load_pairs
+
+    chosen = _one_of("--on-bad-row", on_bad_row, ("error", "drop"))
+    given = load_pairs(pairs, on_bad_row=chosen)  # type: ignore[arg-type]
+    summary = label_pairs(given, out, seed=seed, read=_read_line, say=_say)
+    for line in summary.lines():
+        typer.echo(line)
+
+
+def _read_line() -> str | None:
+    """Read what is typed or piped; None at the end, and where Ctrl-C is pressed."""
+    try:
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        typer.echo()
+        return None
+    return line.rstrip("\n") if line else None
 
 
 @artifacts_app.command("list")

@@ -39,7 +39,7 @@ def variables_of_python(source: str, *, given: bool = True) -> set[str]:
     found = set(OWN.findall(source))
     calls = rf"""(?:environ(?:\.get\(|\[|\.setdefault\()|getenv\()\s*["']({NAME})["']"""
     found |= set(re.findall(calls, source))
-    found |= set(re.findall(rf"""_env: str = ["']({NAME})["']""", source))  # a default
+    found |= set(re.findall(rf"""_env(?:: str = |=)["']({NAME})["']""", source))  # a default
     if not given or "os.environ" not in source:
         return found
     for node in ast.walk(ast.parse(source)):
@@ -76,6 +76,7 @@ def test_the_table_names_all_environment_variables_and_no_others() -> None:
     [
         ("# see POSTTRAIN_HOME\n", {"POSTTRAIN_HOME"}),
         ("import os\nx = os.environ.get('CHROMIUM', '')\n", {"CHROMIUM"}),
+        ("def f(key_env: str = 'A_B'): g(key_env='C_D')\n", {"A_B", "C_D"}),
         ("import os\nx = os.environ['A_B'], os.getenv(\n    'CD')\n", {"A_B", "CD"}),
         ("import os\nenv = {**os.environ, 'OMP_X': '1', 'ok': 2}\n", {"OMP_X"}),
         ("settings = {'OMP_X': '1'}\n", set()),

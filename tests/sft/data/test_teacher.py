@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from posttrain.core.errors import AssetError
+from posttrain.core.judges import endpoint
 from posttrain.sft.data import teacher as module
 from posttrain.sft.data.own_rows import load_rows
 from posttrain.sft.data.teacher import ask_teacher
@@ -324,8 +325,8 @@ def test_waiting_doubles_or_is_what_the_endpoint_asks(
     real = threading.Event.wait
     busy = (429, {"Retry-After": header} if header else {}, b"")
     stub.in_turn(*[busy] * 4)
-    monkeypatch.setattr(module.random, "uniform", lambda a, b: b)
-    monkeypatch.setattr(module.threading.Event, "wait", wait)
+    monkeypatch.setattr(endpoint.random, "uniform", lambda a, b: b)
+    monkeypatch.setattr(endpoint.threading.Event, "wait", wait)
     ask("a", wait=1)
     assert waited == waits
 

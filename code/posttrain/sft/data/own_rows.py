@@ -11,26 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from posttrain.core.errors import AssetError
-from posttrain.core.storage.json_rows import JsonRow, read_json_rows
 from posttrain.sft.data.duplicates import same_words_key
 from posttrain.sft.data.hub import MAX_CHARACTERS, ChatRow, MalformedRowError, value_of
 from posttrain.sft.data.row_formats import ignored_fields, row_format, row_messages
-
-OnBadRow = Literal["error", "drop"]
+from posttrain.sft.data.sources import (
+    OnBadRow,
+    bad_rows_text,
+    check_on_bad_row,
+    check_one_format,
+    read_source,
+)
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 200
 """How much `split_rows` holds out where it is not told: a tenth, 200 rows at most."""
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?:@[\w./-]+)?")
-_FILE_SUFFIX = re.compile(r"\.(?:jsonl?|ndjson|txt|gz|csv|tsv|parquet|arrow|xlsx?)$", re.I)
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,8 @@ def load_rows(
 
     Chapter: sft/your_model.
     """  # noqa: DOC502
-    if on_bad_row not in ("error", "drop"):
-        raise ValueError(f"on_bad_row is {on_bad_row!r}: give 'error' or 'drop'")
-    word, read = _read(source, split)
+    check_on_bad_row(on_bad_row)
+    word, read = read_source(source, split)
     rows: list[ChatRow] = []
     lines: list[int] = []
     bad: list[tuple[int, MalformedRowError]] = []
@@ -117,10 +115,10 @@ def load_rows(
             rows.append({"messages": messages})
             lines.append(row.line)
             ignored |= ignored_fields(value, form)
-    _check_one_format(source, word, forms)
+    check_one_format(source, word, forms)
     dropped = Counter(error.reason for _, error in bad)
     if bad and on_bad_row == "error":
-        raise ValueError(_bad_rows(source, word, bad, dropped))
+        raise ValueError(bad_rows_text(source, word, bad, dropped))
     first: dict[str, str] = {}
     for line, problem in bad:
         first.setdefault(problem.reason, f"{word} {line}: {problem}")
@@ -209,65 +207,6 @@ def _system(row: ChatRow) -> str:
 
 def _asked(row: ChatRow) -> list[str]:
     return [message["content"] for message in row["messages"] if message["role"] == "user"]
-
-
-# --- reading ---
-
-
-def _read(source: str | Path, split: str) -> tuple[str, Iterable[JsonRow]]:
-    """Return what a row's number counts, and the rows."""
-    is_hub = isinstance(source, str) and _HUB_NAME.fullmatch(source) is not None
-    if is_hub and not Path(source).exists() and not _FILE_SUFFIX.search(str(source)):
-        return "row", _from_hub(str(source), split)
-    if split != "train":
-        raise AssetError(
-            f"split is {split!r}, but {source} is a file and read whole: write each split to a "
-            "file of its own"
-        )
-    return "line", read_json_rows(source)
-
-
-def _from_hub(source: str, split: str) -> Iterable[JsonRow]:
-    name, _, revision = source.partition("@")
-    try:
-        import datasets
-
-        rows = datasets.load_dataset(name, split=split, revision=revision or None)
-        return [JsonRow(number, row) for number, row in enumerate(rows, start=1)]
-    except (
-        Exception
-    ) as error:  # offline, no such set, split or revision: the remedy is the same
-        raise AssetError(
-            f"{name} is no file here, and its split {split!r} (revision {revision or 'main'}) "
-            f"could not be read from the hub ({type(error).__name__}: {error}): look at name "
-            "and network, or give a file"
-        ) from error
-
-
-def _check_one_format(source: str | Path, word: str, forms: dict[str, list[int]]) -> None:
-    if len(forms) < 2:
-        return
-    found = [
-        f"{form} ({word} {lines[0]}" + (f" and {len(lines) - 1} more)" if lines[1:] else ")")
-        for form, lines in forms.items()
-    ]
-    raise ValueError(
-        f"{source} mixes formats: {', '.join(found)}: write all rows in one of them"
-    )
-
-
-def _bad_rows(
-    source: str | Path,
-    word: str,
-    bad: Sequence[tuple[int, MalformedRowError]],
-    reasons: Counter[str],
-) -> str:
-    line, first = bad[0]
-    text = f"{source}, {word} {line}: {first}"
-    if len(bad) > 1:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-        text += f"; {len(bad):,} bad rows in all ({counts})"
-    return text + ": mend them, or drop them with on_bad_row='drop' (--on-bad-row drop)"
 
 
 # --- parts ---

@@ -6,7 +6,6 @@ Chapter: sft/your_model.
 from __future__ import annotations
 
 import re
-import textwrap
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,9 @@ from posttrain.sft.data.duplicates import (
     same_words_key,
 )
 from posttrain.sft.data.hub import ChatRow
-from posttrain.sft.data.own_rows import OnBadRow, OwnRows, load_rows, questions_of
+from posttrain.sft.data.own_rows import OwnRows, load_rows, questions_of
+from posttrain.sft.data.report_lines import counted, field_lines, listed
+from posttrain.sft.data.sources import OnBadRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +40,6 @@ ALIKE = 0.8
 """Least similarity of two questions that are counted as alike, as in `near_repeats`."""
 
 FEW_ROWS = 50
-_WIDTH, _LABEL = 80, 16
 _OPENING = 3  # words
 
 # Control and direction characters, private ones, and what stands for unreadable bytes.
@@ -151,22 +151,22 @@ class DataReport:
             Lines of at most 80 columns.
         """
         found = [*_part_lines(self.train, self.max_length)]
-        found += _field("repeated", _pairs_text(self.duplicates, "as line"))
-        found += _field("nearly repeated", _pairs_text(self.alike, "as line"))
+        found += field_lines("repeated", _pairs_text(self.duplicates, "as line"))
+        found += field_lines("nearly repeated", _pairs_text(self.alike, "as line"))
         several = [" and ".join(map(str, lines)) for lines in self.conflicts]
-        text = _count(len(several), "question")
-        found += _field(
-            "several answers", f"{text}: lines {_listed(several)}" if several else text
+        text = counted(len(several), "question")
+        found += field_lines(
+            "several answers", f"{text}: lines {listed(several)}" if several else text
         )
         if self.validation is not None:
             found += ["", *_part_lines(self.validation, self.max_length)]
-            found += _field("leaks", _pairs_text(self.leaks, "training, line"))
-            found += _field("near leaks", _pairs_text(self.near_leaks, "training, line"))
+            found += field_lines("leaks", _pairs_text(self.leaks, "training, line"))
+            found += field_lines("near leaks", _pairs_text(self.near_leaks, "training, line"))
         found.append("")
         mend = [*self.must_mend, *self.may_mend] or ["nothing stands out"]
-        found += _field("mend first", mend[0])
+        found += field_lines("mend first", mend[0])
         for text in mend[1:]:
-            found += _field("then", text)
+            found += field_lines("then", text)
         return found
 
     def __repr__(self) -> str:
@@ -277,6 +277,32 @@ def check_command(
 
     Chapter: sft/your_model.
     """  # noqa: DOC502, DOC503
+    tokenizer, chat_format = report_tokenizer(model, chat_format, max_length)
+    train = load_rows(file, on_bad_row=on_bad_row)
+    held = None if validation is None else load_rows(validation, on_bad_row=on_bad_row)
+    return check_data(train, held, tokenizer, chat_format, max_length)
+
+
+def report_tokenizer(
+    model: str | None, chat_format: str | None, max_length: int | None
+) -> tuple[PreTrainedTokenizerBase | None, str]:
+    """Load the tokenizer that a report counts with, and say which format it writes.
+
+    Args:
+        model: Whose tokenizer: a name that ``posttrain.core.assets`` knows, a folder or a
+            repository; None counts characters or words.
+        chat_format: A key of `FORMATS`; None takes the one that the tokenizer's template is.
+        max_length: The limit that was asked about; it needs a tokenizer.
+
+    Returns:
+        The tokenizer or None, and the format.
+
+    Raises:
+        AssetError: If the tokenizer cannot be read.
+        ValueError: If an option does not fit.
+
+    Chapter: sft/your_model.
+    """  # noqa: DOC502, DOC503
     if model is None and (chat_format is not None or max_length is not None):
         raise ValueError(
             "--chat-format and --max-length need a tokenizer: name the model with --model"
@@ -289,9 +315,7 @@ def check_command(
                 f"the chat template of {model} is none of {', '.join(FORMATS)}: choose one "
                 "with --chat-format"
             )
-    train = load_rows(file, on_bad_row=on_bad_row)
-    held = None if validation is None else load_rows(validation, on_bad_row=on_bad_row)
-    return check_data(train, held, tokenizer, chat_format or "smollm2", max_length)
+    return tokenizer, chat_format or "smollm2"
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -414,18 +438,18 @@ def _must_mend(
     max_length: int | None,
 ) -> Iterator[str]:
     if leaks:
-        questions = _count(len({line for _, line in leaks}), "question")
+        questions = counted(len({line for _, line in leaks}), "question")
         yield f"take out of one file what stands in both: {questions}"
     if conflicts:
-        yield f"keep one answer to each of {_count(len(conflicts), 'question')} with several"
+        yield f"keep one answer to each of {counted(len(conflicts), 'question')} with several"
     for part in parts:
         name, rows = _name(part), len(part.rows.rows)
         if dropped := part.rows.dropped.total():
-            yield f"mend or remove {_count(dropped, 'bad row')} of {name}"
+            yield f"mend or remove {counted(dropped, 'bad row')} of {name}"
         if part.refused:
             line, why = next(iter(part.refused.items()))
             yield (
-                f"{_count(len(part.refused), 'row')} of {name} cannot be encoded, line {line} "
+                f"{counted(len(part.refused), 'row')} of {name} cannot be encoded, line {line} "
                 f"first: {why}"
             )
         if len(part.too_long) == rows:
@@ -445,17 +469,17 @@ def _may_mend(
         if part.mojibake:
             yield (
                 f"look at the letters in {name}: UTF-8 that was read in another encoding, it "
-                f"seems, in lines {_listed(part.mojibake)}"
+                f"seems, in lines {listed(part.mojibake)}"
             )
         if part.odd:
             yield f"remove the characters of {name} that are not printed"
     if near_leaks:
-        questions = _count(len(near_leaks), "question")
+        questions = counted(len(near_leaks), "question")
         yield f"read what is nearly asked in training too: {questions}"
     if duplicates:
-        yield f"remove what repeats another row of training: {_count(len(duplicates), 'row')}"
+        yield f"remove what repeats another row of training: {counted(len(duplicates), 'row')}"
     if (rows := len(parts[0].rows.rows)) < FEW_ROWS:
-        yield f"add rows, of more kinds: {_count(rows, 'row')} to train on"
+        yield f"add rows, of more kinds: {counted(rows, 'row')} to train on"
 
 
 # --- the lines ---
@@ -463,55 +487,48 @@ def _may_mend(
 
 def _part_lines(part: PartReport, max_length: int | None) -> Iterator[str]:
     own = part.rows
-    yield from _field("file", own.source)
-    yield from _field("rows", f"{len(own.rows):,} of {own.format}")
+    yield from field_lines("file", own.source)
+    yield from field_lines("rows", f"{len(own.rows):,} of {own.format}")
     if own.ignored:
-        yield from _field("passed over", f"the fields {', '.join(own.ignored)}")
-    yield from _field("dropped", _count(own.dropped.total(), "row"))
+        yield from field_lines("passed over", f"the fields {', '.join(own.ignored)}")
+    yield from field_lines("dropped", counted(own.dropped.total(), "row"))
     for reason, count in own.dropped.most_common():
-        yield from _field("", f"{count:,} x {own.first_dropped.get(reason, reason)}")
+        yield from field_lines("", f"{count:,} x {own.first_dropped.get(reason, reason)}")
     least, most = part.exchanges.least, part.exchanges.most
     text = f"{least}" if least == most else f"{least} to {most}"
-    yield from _field("answers", f"{part.roles['assistant']:,}, {text} in a row")
+    yield from field_lines("answers", f"{part.roles['assistant']:,}, {text} in a row")
     if part.context:
-        yield from _field("", f"{part.context:,} of them are context and not trained")
-    yield from _field("roles", ", ".join(f"{r} {n:,}" for r, n in part.roles.items()))
-    text = f"{part.systems:,} different, none in {_count(part.without_system, 'row')}"
-    yield from _field("system message", text)
-    yield from _field(part.unit, str(part.lengths))
+        yield from field_lines("", f"{part.context:,} of them are context and not trained")
+    yield from field_lines("roles", ", ".join(f"{r} {n:,}" for r, n in part.roles.items()))
+    text = f"{part.systems:,} different, none in {counted(part.without_system, 'row')}"
+    yield from field_lines("system message", text)
+    yield from field_lines(part.unit, str(part.lengths))
     share = part.trained / max(part.lengths.total, 1)
-    yield from _field("trained", f"{part.trained:,} {part.unit}, {share:.0%} of all")
+    yield from field_lines("trained", f"{part.trained:,} {part.unit}, {share:.0%} of all")
     if max_length is not None:
-        yield from _field(f"over {max_length:,}", _rows_text(part.too_long))
+        yield from field_lines(f"over {max_length:,}", _rows_text(part.too_long))
     if part.refused:
-        yield from _field("not encoded", _rows_text([*part.refused]))
+        yield from field_lines("not encoded", _rows_text([*part.refused]))
     trained = part.openings.total()
-    yield from _field("first words", f"{len(part.openings):,} different in {trained:,} answers")
+    yield from field_lines(
+        "first words", f"{len(part.openings):,} different in {trained:,} answers"
+    )
     for words, count in part.openings.most_common(3):
         if count > 1:
-            yield from _field("", f"{count:,} x {_shortened(words)}")
+            yield from field_lines("", f"{count:,} x {_shortened(words)}")
     if part.odd:
-        odd = [f"U+{ord(x):04X} in {_count(n, 'row')}" for x, n in part.odd.most_common(5)]
-        yield from _field("not printed", ", ".join(odd))
+        odd = [f"U+{ord(x):04X} in {counted(n, 'row')}" for x, n in part.odd.most_common(5)]
+        yield from field_lines("not printed", ", ".join(odd))
 
 
 def _rows_text(lines: Sequence[object]) -> str:
-    text = _count(len(lines), "row")
-    return f"{text}: line{'s' * (len(lines) > 1)} {_listed(lines)}" if lines else text
+    text = counted(len(lines), "row")
+    return f"{text}: line{'s' * (len(lines) > 1)} {listed(lines)}" if lines else text
 
 
 def _pairs_text(pairs: Sequence[tuple[int, int]], also: str) -> str:
     """Write the later line of each pair, and behind it the earlier one."""
     return _rows_text([f"{later} ({also} {first})" for first, later in pairs])
-
-
-def _listed(items: Sequence[object], most: int = 5) -> str:
-    text = ", ".join(map(str, items[:most]))
-    return text if len(items) <= most else f"{text} and {len(items) - most:,} more"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _name(part: PartReport) -> str:
@@ -520,9 +537,3 @@ def _name(part: PartReport) -> str:
 
 def _shortened(text: str, width: int = 48) -> str:
     return text if len(text) <= width else f"{text[: width - 2]} …"
-
-
-def _field(label: str, text: str) -> list[str]:
-    shown = "".join(letter if letter.isprintable() else "�" for letter in text)
-    indents = f"{label:<{_LABEL}}", " " * _LABEL
-    return textwrap.wrap(shown, _WIDTH, initial_indent=indents[0], subsequent_indent=indents[1])

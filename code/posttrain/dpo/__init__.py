@@ -1,0 +1,1 @@
+"""Stage 2: preference alignment with pairs of answers."""

@@ -1,0 +1,1 @@
+"""Preference data: pairs of answers, read, built, checked and turned into tokens."""

@@ -1,0 +1,1 @@
+"""The graders of Stage 2's exercises."""

@@ -1,0 +1,1 @@
+"""Training on pairs: one row for prompt and both answers, the reference, the run."""
