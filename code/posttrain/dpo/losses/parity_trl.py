@@ -133,8 +133,8 @@ def _restore_device() -> None:
     Whoever makes arguments for another trainer empties it, and the trainers made here would no
     longer know their device.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
     _trainers()
     if not AcceleratorState._shared_state:

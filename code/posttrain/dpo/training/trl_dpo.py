@@ -152,7 +152,7 @@ def run_trl_pairs(
         config, training, batch_size, folder / "trainer", precompute=precompute
     )
 
-    class EncodedPairsTrainer(DPOTrainer):  # type: ignore[misc, valid-type]
+    class EncodedPairsTrainer(DPOTrainer):
         """Takes tokens as they are: ours have one prompt for both answers already."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **options: Any) -> Any:

@@ -39,7 +39,7 @@ def row_counts_figure(record: Record, prompted: float) -> SvgFigure:
         ax.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
         ax.minorticks_off()
     left.set_ylim(bottom=0)
-    reference(left, prompted, "base model, three examples in the prompt", side="left")
+    reference(left, prompted, "base model, three examples in the prompt", side="right")
     words = ", ".join(f"{mean[0]:.0%} at {size}" for size, mean in found["accuracy"].items())
     alt = f"Accuracy over the number of training rows: {words}. Beside it the held-out loss."
     return show(fig, alt=alt, name="row-counts")
