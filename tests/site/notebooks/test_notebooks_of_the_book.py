@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ pytest.importorskip("jupyter_book")
 from book._ext.chapters.launch_table import read_launch_table
 from book._ext.chapters.myst import read as source_of
 from book._ext.site.address import repository_url
-from tools.notebooks.builder import make_notebooks, site_of
+from tools.notebooks.builder import site_of
 from tools.notebooks.checks import Places, check_notebooks
 from tools.notebooks.first_cell import first_cell, pinned, requirements_of
 
@@ -48,8 +49,15 @@ def pages_with_code() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built in a process of its own: Sphinx changes libraries that it imports, Typer's too."""
     folder = tmp_path_factory.mktemp("notebooks")
-    make_notebooks(ROOT, folder, REVISION)
+    call = "import sys; from pathlib import Path; from tools.notebooks.builder import *; "
+    call += "make_notebooks(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
+    done = subprocess.run(
+        [sys.executable, "-c", call, str(ROOT), str(folder), REVISION], cwd=ROOT, text=True,
+        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
     return folder
 
 
