@@ -31,7 +31,7 @@ class LabelSummary:
     """What a person said of pairs.
 
     Attributes:
-        verdicts: How often each verdict was given, in this session and before.
+        verdicts: How often each verdict was given, in this sitting and before.
         left: Pairs without a verdict.
         agreement: With the labels of the file, over the pairs that are neither tie nor skipped;
             None where there are none.
@@ -70,12 +70,12 @@ def label_pairs(
 ) -> LabelSummary:
     """Show pairs blind, and write each verdict at once.
 
-    Which answer comes first is drawn from the seed and the pair itself, so a session that goes
+    Which answer comes first is drawn from the seed and the pair itself, so a sitting that goes
     on shows the order that it would have shown. Nothing on the screen tells which is chosen.
 
     Two files are written, whole each time: ``out`` with the pairs as the person decided them,
     for `load_pairs`, and beside it ``<out>.verdicts.jsonl`` with every verdict, from which a
-    session goes on.
+    sitting goes on.
 
     Args:
         pairs: What to show. A pair that stands twice is shown once.
@@ -85,7 +85,7 @@ def label_pairs(
         say: Takes each line of text for the person.
 
     Returns:
-        The summary of this session and those before.
+        The summary of this sitting and those before.
 
     Raises:
         AssetError: If there are verdicts already that are damaged or of other pairs.
