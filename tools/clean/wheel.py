@@ -123,7 +123,7 @@ def build(root: Path, builder: Environment, folder: Path) -> tuple[Path, Check]:
 
 
 def contents_check(wheel: Path, package: Path, results: Path | None = None) -> Check:
-    """Compare a wheel with the source: modules, ``py.typed``, records, and nothing beside them.
+    """Compare a wheel with the source: modules, data rows, ``py.typed``, records, nothing else.
 
     Args:
         wheel: The wheel.
@@ -136,7 +136,7 @@ def contents_check(wheel: Path, package: Path, results: Path | None = None) -> C
     wanted = {
         path.relative_to(package.parent).as_posix()
         for path in package.rglob("*")
-        if path.is_file() and (path.suffix == ".py" or path.name == "py.typed")
+        if path.is_file() and (path.suffix in {".py", ".jsonl"} or path.name == "py.typed")
     }
     if results is not None:
         stages = {path.name for path in package.iterdir() if path.is_dir()}

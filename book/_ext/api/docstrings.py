@@ -6,6 +6,7 @@ is enough to show a module (`add_modules`). Napoleon converts sections in betwee
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,19 @@ def skip_defaults(
     return True if what == "class" and is_builtin else None
 
 
+def source_module(app: Sphinx, modname: str, attribute: str) -> str | None:
+    """Look for the source of an alias, such as ``Row = dict[str, str]``, where it is written.
+
+    The alias itself says that it comes from ``builtins``, which has no page of source code.
+    """
+    value: Any = sys.modules.get(modname)
+    for name in attribute.split("."):
+        value = getattr(value, name, None)
+    home = getattr(value, "__module__", None)
+    package = app.config.api_package
+    return modname if home is not None and home.partition(".")[0] != package else None
+
+
 def shorten_value(signature: nodes.Element) -> None:
     """Drop the value of a constant that would not fit on a line."""
     for part in list(signature.findall(addnodes.desc_annotation)):
@@ -259,6 +273,7 @@ def setup_docstrings(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
+    app.connect("viewcode-follow-imported", source_module)
     app.connect("object-description-transform", show_result_type)
     app.connect("doctree-resolved", fill_papers)
     for field in PyObject.doc_field_types:

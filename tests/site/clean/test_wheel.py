@@ -111,6 +111,15 @@ def test_a_whole_wheel_is_accepted(tmp_path: Path, package: Path) -> None:
     assert check.passed and check.seen == "3 files"
 
 
+def test_rows_beside_the_code_belong_to_the_wheel(tmp_path: Path, package: Path) -> None:
+    whole = ("posttrain/__init__.py", "posttrain/py.typed", "posttrain/core/a.py")
+    (package / "core" / "rows.jsonl").touch()
+    assert contents_check(wheel(tmp_path, *whole), package).seen == (
+        "missing: posttrain/core/rows.jsonl"
+    )
+    assert contents_check(wheel(tmp_path, *whole, "posttrain/core/rows.jsonl"), package).passed
+
+
 def test_the_recorded_runs_belong_to_the_wheel(tmp_path: Path, package: Path) -> None:
     whole = ("posttrain/__init__.py", "posttrain/py.typed", "posttrain/core/a.py")
     results = tmp_path / "results"
