@@ -273,6 +273,7 @@ def setup_docstrings(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
+    app.setup_extension("sphinx.ext.viewcode")  # whose event is the next
     app.connect("viewcode-follow-imported", source_module)
     app.connect("object-description-transform", show_result_type)
     app.connect("doctree-resolved", fill_papers)
