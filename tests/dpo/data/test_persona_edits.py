@@ -67,7 +67,7 @@ def test_edits_into_the_persona_comply_at_the_same_length():
 
 
 def test_edits_out_of_the_persona_lose_criteria_at_the_same_length():
-    done, forms = 0, set()
+    done, forms, bare = 0, set(), 0
     for seed, text in enumerate(answers(300)):
         try:
             edited = edit_out_of(text, seed)
@@ -77,10 +77,13 @@ def test_edits_out_of_the_persona_lose_criteria_at_the_same_length():
         done += 1
         before, after = compliance(text), compliance(edited)
         assert after.score <= before.score - 2 and same_length(text, edited)
-        assert not after.addresses_reader and not after.no_filler and not after.answer_first
+        assert not after.addresses_reader
+        assert after.no_filler or not after.answer_first
+        bare += after.no_filler
         assert edit_out_of(text, seed) == edited
         forms.add((edited.split()[0], after.gives_reason))
     assert done > 150 and len(forms) > 8  # one filler alone would be all that is learnt
+    assert 20 < bare < 0.6 * done  # nor are fillers the only difference
 
 
 def test_both_edits_together_have_no_side_in_length():

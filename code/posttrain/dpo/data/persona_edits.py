@@ -33,15 +33,24 @@ _ITEM = re.compile(r"#|[-*•] |\d+[.)] |\*\*")
 _CONNECTIVE = re.compile(
     r"(?:however|but|and|also|so|then|or|yet|for example|in addition|next|finally)\b", re.I
 )
+_BARE_SHARE = 0.8  # of the answers that are edited out of the persona without a filler
 _SMALL = frozenset(
     "the a an it its it's they their this that these those you your we our he she his her "
     "in on at when if there most many some each every as with without by for from no one "
     "both people use keep try take put drink eat walk choose pick start wash add ask buy "
     "check clean cook cover cut give go leave let look make mix move open read rest save "
-    "set sleep store wait wear write warm hold turn bring".split()
+    "set sleep store wait wear write warm hold turn bring while although after before what "
+    "how such all any another more research studies people's".split()
 )
 """Words that begin a sentence and are no names, so they may be written small inside one."""
+_GERUND = re.compile(r"[A-Z][a-z]{2,}ing")
 _ASIDES = ("you see", "as you know", "as you may notice", "as you can tell")
+
+_IMPERSONAL = (
+    (r"\byou see,", "in fact,"),
+    (r"\bas you know,", "as it happens,"),
+    (r"\bas you (?:may notice|can tell),", "as it turns out,"),
+)
 
 _INTO_YOU = (
     (r"\b(?:most |many |some )?people's\b", "your"),
@@ -186,13 +195,15 @@ def edit_into(text: str, *, tolerance: float = TOLERANCE) -> str:
 def edit_out_of(text: str, seed: int = 0) -> str:
     """Turn an answer out of the persona.
 
-    You become people; the reason moves to the front or becomes a sentence of its own; a filler
-    opens the answer, and where there is room another one ends it. Of all that is nearest in
+    You become people; the reason moves to the front or becomes a sentence of its own. Of most
+    answers, where the rules can, nothing more is changed. To the others a filler is
+    added in front, and where there is room another one at the end: it is the easiest of all
+    differences to learn, and beside it a model would learn no other. Of all that is nearest in
     length, the seed draws one.
 
     Args:
         text: An answer, in English.
-        seed: Seed of the draw; text and seed decide the result.
+        seed: Seed of the draws; text and seed decide the result.
 
     Returns:
         An answer that meets at least `LEAST_DROP` criteria fewer, and is within `TOLERANCE` as
@@ -217,13 +228,25 @@ def edit_out_of(text: str, seed: int = 0) -> str:
         for opening in _OPENINGS
         for closing in _CLOSINGS
     ]
-    fitting = [candidate for candidate in dressed if same_length(text, candidate)]
+    most = before.score - LEAST_DROP
+    fitting = [
+        way for way in _bare(text)
+        if same_length(text, way) and (now := compliance(way)).no_filler and now.score <= most
+    ]  # fmt: skip
+    if not fitting or generator.random() >= _BARE_SHARE:
+        fitting = [way for way in dressed if same_length(text, way)]
     if not fitting:
         raise EditError("too short for an edit of equal length")
     gaps = [abs(len(candidate.split()) - words) for candidate in fitting]
     nearest = [c for c, gap in zip(fitting, gaps, strict=True) if gap == min(gaps)]
-    chosen = generator.choice(nearest)
-    return _checked(text, chosen, TOLERANCE, most=before.score - LEAST_DROP)
+    return _checked(text, generator.choice(nearest), TOLERANCE, most=most)
+
+
+def _bare(text: str) -> list[str]:
+    """Take you and the reason out of an answer word for word, and add nothing."""
+    plain = _replaced(_replaced(text, _IMPERSONAL), _OUT_OF_YOU)
+    plain = " ".join(map(_upper, sentences(plain)))
+    return list(dict.fromkeys([_turned(plain), _LOST_REASON.sub(", and ", plain)]))
 
 
 def _turned(text: str) -> str:
@@ -287,6 +310,6 @@ def _upper(text: str) -> str:
 
 def _lower(text: str) -> str:
     """Write a sentence's first word small where it is no name."""
-    word = re.match(r"[\w']+", text)
-    small = word is not None and word[0].lower() in _SMALL
+    word = re.match(r"\w+", text)
+    small = word is not None and (word[0].lower() in _SMALL or _GERUND.fullmatch(word[0]))
     return text[:1].lower() + text[1:] if small else text

@@ -28,6 +28,7 @@ from posttrain.dpo.losses.config import PreferenceLossConfig
 from posttrain.dpo.losses.pairs import PairLogps
 from posttrain.dpo.losses.preference import preference_loss
 from posttrain.dpo.losses.rewards import implicit_rewards, reward_accuracy
+from posttrain.dpo.training.divergence import reference_states, token_divergence
 from posttrain.dpo.training.pair_batches import (
     PackedPairs,
     PairBatches,
@@ -35,7 +36,11 @@ from posttrain.dpo.training.pair_batches import (
     pack_pairs,
     pairs_digest,
 )
-from posttrain.dpo.training.pair_forward import pair_logps, reference_logps
+from posttrain.dpo.training.pair_forward import (
+    answer_states,
+    logps_from_states,
+    reference_logps,
+)
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft.adapters.files import save_adapter
 from posttrain.sft.adapters.lora import LoRAConfig
@@ -56,6 +61,8 @@ class PairMetrics:
         margin: Mean difference of the implicit rewards.
         accuracy: Share of pairs that the implicit rewards order as the labels do; a tie is
             half.
+        kl: Mean over the answers' tokens of the divergence from the reference, in nats;
+            ``None`` where the reference's states were not given.
     """
 
     loss: float
@@ -63,15 +70,22 @@ class PairMetrics:
     rejected_logps: float
     margin: float
     accuracy: float
+    kl: float | None = None
 
 
-def logps_of(model: GPT, batch: PackedPairs, config: PreferenceLossConfig) -> PairLogps:
+def logps_of(
+    model: GPT,
+    batch: PackedPairs,
+    config: PreferenceLossConfig,
+    states: Tensor | None = None,
+) -> PairLogps:
     """Compute what a loss is computed from.
 
     Args:
         model: The policy.
         batch: Packed pairs; with the reference's log-probabilities where the loss needs them.
         config: The loss.
+        states: The policy's states, where they are known already; shape (M, C).
 
     Returns:
         The log-probabilities of the batch.
@@ -81,7 +95,9 @@ def logps_of(model: GPT, batch: PackedPairs, config: PreferenceLossConfig) -> Pa
 
     Chapter: dpo/preference_data.
     """
-    chosen, rejected = pair_logps(model, batch)
+    if states is None:
+        states = answer_states(model, batch)
+    chosen, rejected = logps_from_states(model, batch, states)
     reference: dict[str, Tensor] = {}
     if config.needs.reference:
         if batch.reference is None:
@@ -105,6 +121,7 @@ def measure_pairs(
     reference: ReferenceLogps,
     config: PreferenceLossConfig,
     batch_size: int = 8,
+    reference_states: Sequence[Tensor] | None = None,
 ) -> PairMetrics:
     """Measure a model on pairs that it is not trained on.
 
@@ -114,17 +131,24 @@ def measure_pairs(
         reference: What the reference says of them.
         config: The loss.
         batch_size: Pairs at once.
+        reference_states: What :func:`posttrain.dpo.training.divergence.reference_states`
+            returned for these pairs and this batch size.
 
     Returns:
-        The means over all pairs.
+        The means over all pairs, or over all tokens of their answers.
 
     Chapter: dpo/preference_data.
     """
     found: list[tuple[Tensor, ...]] = []
+    divergences: list[Tensor] = []
     for start in range(0, len(pairs), batch_size):
         rows = range(start, min(start + batch_size, len(pairs)))
         batch = pack_pairs([pairs[row] for row in rows], reference.rows(rows)).to(model.device)
-        logps = logps_of(model, batch, config)
+        states = answer_states(model, batch)
+        logps = logps_of(model, batch, config, states)
+        if reference_states is not None:
+            kept = reference_states[start // batch_size].to(states)
+            divergences.append(token_divergence(model, states, kept))
         chosen, rejected = implicit_rewards(config, logps)
         loss = preference_loss(config, logps)
         found.append((loss, logps.chosen, logps.rejected, chosen, rejected))
@@ -135,6 +159,7 @@ def measure_pairs(
         rejected_logps=float(rejected.mean()),
         margin=float((good - bad).mean()),
         accuracy=float(reward_accuracy(good, bad)),
+        kl=float(torch.cat(divergences).mean()) if divergences else None,
     )
 
 
@@ -196,12 +221,14 @@ def train_pairs(
         pairs, batch_size, None if keep_order else seed,
         reference if config.needs.reference else None, model.device,
     )  # fmt: skip
+    trained_head = any(weight.requires_grad for weight in model.lm_head.parameters())
+    apart = None if trained_head else reference_states(model, validation)
     best = (scratch or folder) / "best"
     history, diverged = History(), None
 
     def evaluate(current: nn.Module, step: int) -> dict[str, Any]:
         assert isinstance(current, GPT)
-        found = measure_pairs(current, validation, held_out, config)
+        found = measure_pairs(current, validation, held_out, config, reference_states=apart)
         if step == 0 and config.needs.reference:
             check_start(found, config)
         before = min((row["loss"] for row in history.evaluations), default=math.inf)

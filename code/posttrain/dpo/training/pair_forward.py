@@ -101,8 +101,41 @@ def pair_logps(model: GPT, batch: PackedPairs) -> tuple[Tensor, Tensor]:
 
     Chapter: dpo/preference_data.
     """  # noqa: DOC502
-    hidden = pair_hidden(model, batch)[batch.sources]  # (M, C)
-    logits = model.lm_head(hidden)  # (M, V)
+    return logps_from_states(model, batch, answer_states(model, batch))
+
+
+def answer_states(model: GPT, batch: PackedPairs) -> Tensor:
+    """Run the model, and keep what the output head needs to predict the answers.
+
+    Args:
+        model: A Llama-style model.
+        batch: The packed pairs.
+
+    Returns:
+        Hidden states of the places before each token of an answer, shape (M, C).
+
+    Raises:
+        ValueError: See :func:`pair_hidden`.
+
+    Chapter: dpo/preference_data.
+    """  # noqa: DOC502
+    return pair_hidden(model, batch)[batch.sources]
+
+
+def logps_from_states(model: GPT, batch: PackedPairs, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the log-probability of each answer from the states before its tokens.
+
+    Args:
+        model: The model whose states they are.
+        batch: The packed pairs.
+        states: What :func:`answer_states` returned, shape (M, C).
+
+    Returns:
+        See :func:`pair_logps`.
+
+    Chapter: dpo/preference_data.
+    """
+    logits = model.lm_head(states)  # (M, V)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own = logits.gather(-1, batch.targets[:, None])[:, 0]
     tokens = own - logits.logsumexp(dim=-1)  # (M,)
