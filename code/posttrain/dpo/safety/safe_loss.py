@@ -158,20 +158,20 @@ def safe_dpo_loss(
         raise ValueError(f"beta is {beta}: give a number above 0")
     if not (math.isfinite(delta) and delta >= 0):
         raise ValueError(
-            f"delta is {delta}: give a number of 0 or more, since one below would pull safe and "
-            "unsafe answers together"
+            f"delta is {delta}: give a number of 0 or more, since one below would pull safe "
+            "and unsafe answers together"
         )
     for name, labels in (("chosen_safe", chosen_safe), ("rejected_safe", rejected_safe)):
         if labels.dtype != torch.bool or labels.shape != pairs.chosen.shape:
             raise ValueError(
-                f"{name} is {labels.dtype} of shape {tuple(labels.shape)}: give one truth value "
-                f"a pair, shape {tuple(pairs.chosen.shape)}"
+                f"{name} is {labels.dtype} of shape {tuple(labels.shape)}: give one truth "
+                f"value a pair, shape {tuple(pairs.chosen.shape)}"
             )
     if not chosen_safe.all():
         row = int((~chosen_safe).nonzero()[0])
         raise ValueError(
-            f"the chosen answer of row {row} is unsafe and would be made likelier: call reorder "
-            "first"
+            f"the chosen answer of row {row} is unsafe and would be made likelier: call "
+            "reorder first"
         )
     apart = (~rejected_safe).to(pairs.chosen.dtype) - (~chosen_safe).to(pairs.chosen.dtype)
     of_pair = margin(pairs.chosen, pairs.rejected, *pairs.reference)
