@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -33,13 +33,13 @@ class SafetyPair:
     """A pair, ordered by helpfulness, and whether each of its answers is safe.
 
     Attributes:
-        pair: The prompt and its two answers.
+        pair: The prompt and its two answers; not shown when the object is printed.
         chosen_safe: Whether the chosen answer is safe.
         rejected_safe: Whether the rejected answer is safe.
         kind: What the pair is made of, for counts.
     """
 
-    pair: PairRow
+    pair: PairRow = field(repr=False)
     chosen_safe: bool
     rejected_safe: bool
     kind: str = ""
