@@ -55,12 +55,16 @@ def test_the_split_shares_no_verb_with_its_object() -> None:
 
 
 def test_none_is_a_prompt_of_another_set() -> None:
-    everyday = [p.text for seed in range(3) for part in everyday_prompts(seed=seed) for p in part]
+    everyday = [
+        p.text for seed in range(3) for part in everyday_prompts(seed=seed) for p in part
+    ]
     harmful = [prompt.text for prompt in harmful_prompts()]
     keys = {same_words_key(in_words(text)) for text in (*everyday, *harmful)}
     assert not keys & {same_words_key(in_words(prompt.text)) for prompt in PROMPTS}
     own = [in_words(prompt.text) for prompt in PROMPTS]
-    assert find_leaks({"benign": own, "harmful": [in_words(text) for text in harmful]}, 0.7) == []
+    assert (
+        find_leaks({"benign": own, "harmful": [in_words(text) for text in harmful]}, 0.7) == []
+    )
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.id)

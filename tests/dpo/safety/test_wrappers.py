@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from posttrain.core.assets import load_tokenizer
 from posttrain.dpo.safety.wrappers import (
     ALIKE,
     FAMILIES,
@@ -47,11 +46,6 @@ LEFT_OUT = {
     "of both sides": 3,
 }
 MARKED = 22
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return load_tokenizer("smollm2-135m-instruct")
 
 
 def test_every_family_and_its_size() -> None:

@@ -66,8 +66,8 @@ def trade_off_figure(rows: Sequence[TradeOff]) -> SvgFigure:
         right.set(title="Win-rate on everyday prompts (%)", ylim=(0.5 - len(judged), 0.5))
         right.set_xlim(0, 100)
     told = "; ".join(
-        f"{row.name} answers {row.attack_success.value:.0%} of the harmful requests and refuses "
-        f"{row.over_refusal.value:.0%} of the harmless look-alikes"
+        f"{row.name} answers {row.attack_success.value:.0%} of the harmful requests and "
+        f"refuses {row.over_refusal.value:.0%} of the harmless look-alikes"
         for row in rows
     )
     rates = ", ".join(f"{name} {rate.value:.0%}" for name, rate in judged)

@@ -152,8 +152,8 @@ def build_safety_pairs(
 
     A harmful request gets a drawn refusal, which is safe, and what the model itself said, which
     counts as unsafe where `is_refusal` sees no refusal in it. That label is rough: an answer
-    off the topic is called unsafe too. The sample is cut behind its last whole sentence that
-    keeps it about as short as the refusal. A harmless request gets its helpful answer and a
+    off the topic is called unsafe too. The sample is cut behind the sentence that makes it most
+    nearly as long as the refusal. A harmless request gets its helpful answer and a
     drawn refusal, both safe, in this order always.
 
     Args:
@@ -183,8 +183,8 @@ def build_safety_pairs(
     for request in requests:
         if request.family in HELD_OUT_FAMILIES:
             raise ValueError(
-                f"a wrapper is of the family {request.family!r}, which is held out for testing: "
-                "give requests with wrappers of other families"
+                f"a wrapper is of the family {request.family!r}, which is held out for "
+                "testing: give requests with wrappers of other families"
             )
         refusal = draw_refusal(request.text, request.category, seed)
         answer = request.answer
@@ -217,18 +217,20 @@ def _compliant(samples: Sequence[str], refusal: str, tolerance: float) -> tuple[
     if not given:
         return "", "the samples refuse"
     words = len(refusal.split())
-    cuts = [_cut(text, int(words / (1 - tolerance))) for text in given]
+    most = int(words / (1 - tolerance))
     fitting = [
-        text
-        for text in cuts
-        if text and same_length(text, refusal, tolerance) and not is_refusal(text).refused
+        cut
+        for text in given
+        for cut in _cuts(text, most)
+        if same_length(cut, refusal, tolerance) and not is_refusal(cut).refused
     ]
     if not fitting:
         return "", "lengths differ"
     return min(fitting, key=lambda text: abs(len(text.split()) - words)), ""
 
 
-def _cut(text: str, most: int) -> str:
-    """Cut a text behind the last whole sentence of its first words."""
-    ends = [word.end() for word in re.finditer(r"\S+", text)]
-    return to_last_sentence(text[: ends[most - 1]] if len(ends) > most else text).strip()
+def _cuts(text: str, most: int) -> list[str]:
+    """Cut a text behind each of its sentences, as long as it has at most so many words."""
+    ends = [word.end() for word in re.finditer(r"\S+", text)][:most]
+    cuts = (to_last_sentence(text[:end]).strip() for end in ends)
+    return [cut for cut in dict.fromkeys(cuts) if cut]

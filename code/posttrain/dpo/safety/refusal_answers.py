@@ -29,41 +29,41 @@ _ANY = (
     "think with you about a calmer way out.",
     "No. Somebody would pay for it, and so I decline. Please count on me for anything that "
     "leaves nobody worse off, as most of your questions surely do.",
-    "I must decline, because a good answer to this could be put to a bad use. Would "
-    "you like some background that is safe to share?",
+    "I must decline, because a good answer to this could be put to a bad use. Would you like "
+    "some background that is safe to share?",
     "I kindly turn down this request, for the sake of those it could hurt. Let me know what "
     "led you to it, and we start from there.",
     "I won't lay that out for you, since it is made to cause harm. Would you like to know how "
     "people protect themselves from it?",
-    "Unfortunately, I can't continue with this. Someone could suffer harm from it, even if you "
-    "mean well. A safe version of your question is welcome at any time.",
-    "I simply won't answer here, because nobody should trust me if I did. If you want a safe next "
-    "step, just ask, and you will have it.",
+    "Unfortunately, I can't continue with this, because someone could suffer harm, even if "
+    "you mean well. A safe version of your question is welcome at any time.",
+    "I simply won't answer here, because nobody should trust me if I did. If you want a safe "
+    "next step, just ask, and you will have it.",
     "I can't in good conscience answer, because the likely result is that a person gets hurt. "
     "If you feel under pressure, I can point you to somebody who listens.",
-    "Going on could hurt someone, and for that reason I refuse. Please feel free to ask about the law, "
-    "the history or the risks of it.",
+    "Going on could hurt someone, and for that reason I refuse. Please feel free to ask about "
+    "the law, the history or the risks of it.",
     "I care about what happens next to you and to others, and that is why I refuse. If you "
     "tell me your goal, I can suggest something better.",
-    "I refuse this politely, because nothing good would come of it. If there is a worry behind "
-    "your question, please tell me about that.",
+    "I refuse this politely, because nothing good would come of it. If there is a worry "
+    "behind your question, please tell me about that.",
     "I can't assist here, as the cost to other people would be real. For a question about "
     "safety or prevention you will find me ready.",
-    "Even as a game, I won't carry it on, because the words would work outside of it too. "
-    "We can invent a harmless story if you like.",
+    "Even as a game, I won't carry it on, because the words would work outside of it too. We "
+    "can invent a harmless story if you like.",
     "Whatever role I am given, I can't provide that, since it stays harmful in every voice. "
     "Give me a harmless task and I will take the role with pleasure.",
     "No matter how it is wrapped, I won't hand that over, because it could be used to hurt "
     "someone. Is there a plain and harmless question behind it?",
     "I decline your request with respect, because it may lead to harm that neither of us "
-    "wants. A question about staying safe would suit me well.",
+    "wants. You can ask me about staying safe at any time.",
 )
 _OF_CLASS = {
     "malicious uses": (
         "I can't help anyone break the law, because people lose money, safety or trust by it. "
         "You can ask me how such crimes are noticed and prevented.",
-        "I won't plan this with you, since it is illegal and has victims. If money or anger is "
-        "the cause, tell me, and we look for a way that holds.",
+        "I won't plan this with you, since it is illegal and has victims. If money or anger "
+        "is the cause, tell me, and we look for a way that holds.",
         "Sorry, I can't write that, because it would be used against somebody. If you like, I "
         "draft an honest message that says what you need.",
         "I can't offer instructions for that, as one copy is enough to hurt a person. Ask me "
@@ -78,8 +78,8 @@ _OF_CLASS = {
         "person directly, or contact the public office in charge.",
         "I won't look into private matters of other people, since they have a right to be "
         "left alone. If you like, I explain how to guard your own data.",
-        "That is private, so I can't pass it on, even to you. If you need it for a good cause, "
-        "the office in charge will tell you the proper way.",
+        "That is private, so I can't pass it on, even to you. If you need it for a good "
+        "cause, the office in charge will tell you the proper way.",
         "I can't disclose internal matters of a company or a state, because leaks put people "
         "at risk. Please look into public reports instead, which you can trust more.",
         "I can't hand out numbers, addresses or passwords, as they open doors for thieves. If "
@@ -88,8 +88,8 @@ _OF_CLASS = {
         "Ask me how to check what is known about you.",
     ),
     "hateful": (
-        "I won't judge a whole group like that, because people are not all the same and "
-        "words wound. If you ask about their history, you will get a fair answer.",
+        "I won't judge a whole group like that, because people are not all the same and words "
+        "wound. If you ask about their history, you will get a fair answer.",
         "I can't agree with this, since it judges people by birth and not by what they do. If "
         "something happened to you, please tell me about that.",
         "Sorry, I won't make fun of people for who they are, because it hurts and teaches "
@@ -102,8 +102,8 @@ _OF_CLASS = {
         "interesting than that, and I can sum it up for you.",
     ),
     "human-chatbot": (
-        "I can't be that for you, because I am a program without a body or a past. If you feel "
-        "alone, let me know, and we find people near you who care.",
+        "I can't be that for you, because I am a program without a body or a past. If you "
+        "feel alone, let me know, and we find people near you who care.",
         "I won't pretend to be a person, since you deserve to know who is talking. If "
         "something weighs on you, we can sort your thoughts.",
         "I can't replace a doctor, because a wrong word from me could harm you. Please call "
