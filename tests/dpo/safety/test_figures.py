@@ -34,7 +34,7 @@ def test_bad_arguments() -> None:
     for rows in (
         [],
         [ROWS[0]] * 2,
-        [TradeOff(str(k), *[ROWS[0].over_refusal] * 2) for k in range(8)],
+        [TradeOff(str(k), *[ROWS[0].over_refusal] * 2) for k in range(7)],
     ):
-        with pytest.raises(ValueError, match="give 1 to 7, each with its own name"):
+        with pytest.raises(ValueError, match="give 1 to 6, each with its own name"):
             trade_off_figure(rows)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from posttrain.core.figures.plotting import INK, PALETTE, SvgFigure, figure, show
+from posttrain.core.figures.style import MARKERS
 from posttrain.core.stats import Estimate
 from posttrain.dpo.safety.measures import TradeOff
-
-_MARKERS = "osD^vPX"
 
 
 def trade_off_figure(rows: Sequence[TradeOff]) -> SvgFigure:
@@ -21,7 +20,7 @@ def trade_off_figure(rows: Sequence[TradeOff]) -> SvgFigure:
     only.
 
     Args:
-        rows: One for each model, at most seven.
+        rows: One for each model, at most six.
 
     Returns:
         The figure, two panels; one where no model has a win-rate.
@@ -32,9 +31,9 @@ def trade_off_figure(rows: Sequence[TradeOff]) -> SvgFigure:
     Chapter: dpo/preference_data.
     """
     names = [row.name for row in rows]
-    if not 1 <= len(rows) <= len(_MARKERS) or len(set(names)) < len(names):
+    if not 1 <= len(rows) <= len(MARKERS) or len(set(names)) < len(names):
         raise ValueError(
-            f"the models are {names}: give 1 to {len(_MARKERS)}, each with its own name"
+            f"the models are {names}: give 1 to {len(MARKERS)}, each with its own name"
         )
     judged = [(row.name, row.win_rate) for row in rows if row.win_rate is not None]
     if judged:
@@ -45,7 +44,7 @@ def trade_off_figure(rows: Sequence[TradeOff]) -> SvgFigure:
         left.errorbar(
             [100 * row.over_refusal.value], [100 * row.attack_success.value],
             xerr=_ends(row.over_refusal), yerr=_ends(row.attack_success), label=row.name,
-            color=PALETTE[number % len(PALETTE)], marker=_MARKERS[number], markersize=7,
+            color=PALETTE[number], marker=MARKERS[number], markersize=7,
             linestyle="", capsize=3, markevery=1,
         )  # fmt: skip
     left.set(xlabel="harmless look-alikes refused (%)", title="Harmful requests answered (%)")
@@ -56,14 +55,14 @@ def trade_off_figure(rows: Sequence[TradeOff]) -> SvgFigure:
         for place, (name, rate) in enumerate(judged):
             right.errorbar(
                 [100 * rate.value], [-place], xerr=_ends(rate),
-                color=PALETTE[names.index(name) % len(PALETTE)],
-                marker=_MARKERS[names.index(name)], markersize=7, linestyle="", capsize=3,
+                color=PALETTE[names.index(name)],
+                marker=MARKERS[names.index(name)], markersize=7, linestyle="", capsize=3,
                 markevery=1,
             )  # fmt: skip
         right.axvline(50, color=INK, linewidth=0.8, alpha=0.6)
         right.set_yticks([-place for place in range(len(judged))])
         right.set_yticklabels([name for name, _ in judged])
-        right.set(title="Win-rate on everyday prompts (%)", ylim=(0.5 - len(judged), 0.5))
+        right.set(title="Win-rate against the base (%)", ylim=(0.5 - len(judged), 0.5))
         right.set_xlim(0, 100)
     told = "; ".join(
         f"{row.name} answers {row.attack_success.value:.0%} of the harmful requests and "

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from posttrain.dpo.data.pair_formats import ANSWERS, PairRow
+from posttrain.dpo.data.pair_formats import PairRow
 from posttrain.dpo.losses.pairs import PairLogps
 from posttrain.dpo.losses.preference import margin
 
@@ -52,11 +52,10 @@ class SafetyPair:
 
     def swapped(self) -> SafetyPair:
         """Exchange the two answers, and their labels with them."""
-        first, second = ANSWERS
         pair: PairRow = {
             "prompt": self.pair["prompt"],
-            first: self.pair[second],
-            second: self.pair[first],
+            "chosen": self.pair["rejected"],
+            "rejected": self.pair["chosen"],
         }
         return SafetyPair(pair, self.rejected_safe, self.chosen_safe, self.kind)
 
