@@ -1,0 +1,1 @@
+"""Safety: refusals where they are due, answers where they are not, and SafeDPO's loss."""
