@@ -13,6 +13,7 @@ from pathlib import Path
 from posttrain.core.artifacts import get_or_build
 from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
+from posttrain.dpo.alignment.facts import FACTS
 from posttrain.dpo.alignment.sampling import LONGEST_ANSWER, sample_answers
 from posttrain.dpo.alignment.start import EVERYDAY, TEMPERATURE, model_with
 from posttrain.dpo.data.persona import to_last_sentence
@@ -25,6 +26,8 @@ PERSONA_PROMPT = (
     "to the reader as you. Use no greeting, no praise and no offer of help."
 )
 """What a system message can say of the persona: the baseline without training."""
+
+_LONGEST_FACT = 32  # tokens
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,23 @@ def held_out_answers(
 
     Chapter: dpo/alignment.
     """
-    (answers,) = _answered(adapter, count, system, 1, 0.0, 0)
+    (answers,) = _answered(adapter, held_out_questions(count), system=system)
+    return answers
+
+
+def fact_answers(adapter: Path | None) -> ModelAnswers:
+    """Let a model answer :data:`posttrain.dpo.alignment.facts.FACTS`, greedily.
+
+    Args:
+        adapter: Its adapter; ``None`` is the base model.
+
+    Returns:
+        The answers: their first sentences stand within the few tokens that are written.
+
+    Chapter: dpo/alignment.
+    """
+    asked = [fact.question for fact in FACTS]
+    (answers,) = _answered(adapter, asked, longest=_LONGEST_FACT, cut=False)
     return answers
 
 
@@ -99,7 +118,9 @@ def drawn_answers(
     Chapter: dpo/alignment.
     """
     seed = base_seed() if seed is None else seed
-    return _answered(adapter, count, None, number, TEMPERATURE, seed)
+    return _answered(
+        adapter, held_out_questions(count), number=number, temperature=TEMPERATURE, seed=seed
+    )
 
 
 def best_of(drawn: Sequence[ModelAnswers], scores: Sequence[Sequence[float]]) -> ModelAnswers:
@@ -133,19 +154,23 @@ def best_of(drawn: Sequence[ModelAnswers], scores: Sequence[Sequence[float]]) ->
 
 def _answered(
     adapter: Path | None,
-    count: int,
-    system: str | None,
-    number: int,
-    temperature: float,
-    seed: int,
+    questions: list[str],
+    *,
+    system: str | None = None,
+    number: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+    longest: int = LONGEST_ANSWER,
+    cut: bool = True,
 ) -> list[ModelAnswers]:
-    questions = held_out_questions(count)
+    """Answer each question so many times, once; then from the store."""
 
     def build(out: Path, scratch: Path) -> None:
         model, _ = model_with(adapter)
         drawn = sample_answers(
             model, tokenizer_of(EVERYDAY.model), questions, system=system,
-            num_generations=number, temperature=temperature, seed=seed, progress=True,
+            num_generations=number, temperature=temperature, seed=seed,
+            max_new_tokens=longest, progress=True,
         )  # fmt: skip
         write_json_atomic(out / "answers.json", drawn)
 
@@ -158,7 +183,7 @@ def _answered(
             "number": number,
             "temperature": temperature,
             "seed": seed,
-            "longest": LONGEST_ANSWER,
+            "longest": longest,
             "dtype": str(dtype_of(EVERYDAY)),
         },
         data=json.dumps(questions),
@@ -167,7 +192,7 @@ def _answered(
     drawn = json.loads((artifact.folder / "answers.json").read_text("utf-8"))
     sets = []
     for texts in zip(*drawn, strict=True):
-        cut = [to_last_sentence(text) for text in texts]
-        ended = [text.strip() == whole.strip() for text, whole in zip(cut, texts, strict=True)]
-        sets.append(ModelAnswers(questions, cut, ended))
+        whole = [to_last_sentence(text) for text in texts]
+        ended = [a.strip() == b.strip() for a, b in zip(whole, texts, strict=True)]
+        sets.append(ModelAnswers(questions, whole if cut else list(texts), ended))
     return sets
