@@ -27,8 +27,8 @@ from posttrain.sft.data.duplicates import in_words, same_words_key
 
 PAIRS = judge_pairs()
 ROW: dict[str, Any] = {
-    "id": "train-1", "part": "train", "question": "Is it late?", "better": "Yes, you should go.",
-    "worse": "It is said to be late.", "why": ["impersonal"],
+    "id": "train-1", "part": "train", "question": "Is it late?",
+    "better": "Yes, you should go.", "worse": "It is said to be late.", "why": ["impersonal"],
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_answers_are_a_few_sentences():
 
 
 def test_no_single_word_decides():
-    """A word that stands in the better answer alone, or in the worse one, is right how often?"""
+    """How often is it right that the answer with a certain word is better, or worse?"""
     held = [
         tuple(set(re.findall(r"[a-z']+", text.lower())) for text in (pair.better, pair.worse))
         for pair in PAIRS
@@ -177,5 +177,7 @@ def test_rows_to_train_on():
         training_rows([])
     with pytest.raises(ValueError, match="two pairs have the id 'train-001'"):
         training_rows([*train, train[0]])
-    with pytest.raises(ValueError, match="is a pair of the part 'test': train on 'train' alone"):
+    with pytest.raises(
+        ValueError, match="is a pair of the part 'test': train on 'train' alone"
+    ):
         training_rows([*train, judge_pairs("test")[0]])
