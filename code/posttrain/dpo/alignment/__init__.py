@@ -1,1 +1,1 @@
-"""Stage 2 measured: a judge of preferences that shares no rule with the pairs trained on."""
+"""Stage 2 measured: a judge that shares no rule with the pairs trained on."""

@@ -118,7 +118,7 @@ def read_judge_pairs(path: str | Path) -> list[JudgePair]:
             question lies in both parts. It names the line.
 
     Chapter: dpo/alignment.
-    """
+    """  # noqa: DOC503
     pairs: list[JudgePair] = []
     lines: dict[str, int] = {}
     asked: dict[str, tuple[str, int]] = {}
