@@ -169,7 +169,9 @@ def train_preference_judge(
     ids, which say too in which part of cross-validation a pair lies.
 
     Args:
-        model: A Llama-style model, which stays as it is. Not the one that you align.
+        model: A Llama-style model, which stays as it is. Not the one that you align. In
+            bfloat16 SmolLM2 gives the same verdicts on the pairs of the book, in half the time
+            where the processor multiplies in it.
         tokenizer: Its tokenizer.
         pairs: Pairs of the part "train", such as ``judge_pairs("train")``.
         layer: Blocks to run, from 1.
