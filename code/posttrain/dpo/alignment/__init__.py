@@ -1,1 +1,1 @@
-"""Alignment of the fine-tuned model: samples, pairs, the run, and what a judge says of it."""
+"""Alignment: the start, its pairs, the run, and how its manner has changed."""

@@ -1,4 +1,4 @@
-"""Where alignment starts: a model that was fine-tuned to give short, finished answers.
+"""Where alignment starts: a model that gives short answers and sometimes shows the persona.
 
 Stage 1's adapter answers everything in the three lines of its task. Asked what goes well with
 rice it names a word and a confidence. So the same run is made here on everyday questions.
@@ -9,6 +9,8 @@ Chapter: dpo/alignment.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.checkpoints import History
 from posttrain.dpo.alignment.sampling import sample_answers
+from posttrain.dpo.data.building import EDIT_CHANGE
 from posttrain.dpo.data.persona import to_last_sentence
+from posttrain.dpo.data.persona_edits import EditError, edit_into, one_paragraph
 from posttrain.dpo.data.prompts import everyday_prompts
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft.adapters.files import load_adapter
@@ -72,8 +76,9 @@ def everyday_start(seed: int | None = None) -> Start:
     """Load the start from the store, or train it.
 
     The base model answers everyday questions. What it writes is cut back to its last finished
-    sentence, and Stage 1's run trains an adapter on that. So the start writes as the base model
-    does, but comes to an end.
+    sentence and, where the rules can do it, edited into the persona. Stage 1's run trains an
+    adapter on that. So the start comes to an end, and shows the persona now and then: pairs
+    need both.
 
     Args:
         seed: Seed of the draws, the adapter and the order; the base seed where it is left out.
@@ -88,15 +93,15 @@ def everyday_start(seed: int | None = None) -> Start:
 
     def build(out: Path, scratch: Path) -> dict[str, Any]:
         drawn = sample_answers(
-            base_model(EVERYDAY), tokenizer_of(EVERYDAY.model), asked,
+            base_model(EVERYDAY), tokenizer_of(EVERYDAY.model), asked, num_generations=2,
             temperature=TEMPERATURE, seed=seed, progress=True,
         )  # fmt: skip
         rows = [
             {"messages": [
                 {"role": "user", "content": question}, {"role": "assistant", "content": text},
             ]}
-            for question, (answer,) in zip(asked, drawn, strict=True)
-            if len((text := to_last_sentence(answer)).split()) >= _LEAST_WORDS
+            for question, answers in zip(asked, drawn, strict=True)
+            if len((text := shown(answers)).split()) >= _LEAST_WORDS
         ]  # fmt: skip
         _, history, _ = train_adapter(
             EVERYDAY, rows[:-_HELD_OUT], rows[-_HELD_OUT:], out, seed=seed, scratch=scratch
@@ -117,6 +122,25 @@ def everyday_start(seed: int | None = None) -> Start:
         for name in ("history", "rows")
     }
     return Start(artifact.folder / "best", read["rows"], History(**read["history"]), EVERYDAY)
+
+
+def shown(answers: Sequence[str]) -> str:
+    """Choose what the start is shown for a question.
+
+    Args:
+        answers: What the base model drew.
+
+    Returns:
+        The first answer that the rules can edit into the persona, edited; else the first one.
+        Both are cut back to their last finished sentence.
+
+    Chapter: dpo/alignment.
+    """
+    cut = [to_last_sentence(answer) for answer in answers]
+    for text in cut:
+        with suppress(EditError):
+            return edit_into(one_paragraph(text), tolerance=EDIT_CHANGE)
+    return cut[0]
 
 
 def model_with(adapter: Path | None, preset: SFTPreset = EVERYDAY) -> tuple[GPT, LoRAConfig]:

@@ -34,7 +34,8 @@ Judge = Callable[[Prompt, str, str], Verdict]
 """Is given a prompt and two answers, and says which is better."""
 
 
-_CHANGE = 0.5  # of a completion's length by the first edit, as a share of the longer text's
+EDIT_CHANGE = 0.5
+"""Largest change of a completion's length by the first edit, as a share of the longer text's."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def by_editing(prompt: Prompt, completion: str, *, seed: int = 0) -> BuiltPairs:
     Chapter: dpo/preference_data.
     """
     try:
-        chosen = edit_into(one_paragraph(completion), tolerance=_CHANGE)
+        chosen = edit_into(one_paragraph(completion), tolerance=EDIT_CHANGE)
         rejected = edit_out_of(chosen, seed)
     except EditError as error:
         return _none(error.reason)
