@@ -1,6 +1,6 @@
 """Stage 2's settings for each kind of machine, with a reason beside each value.
 
-Chapter: dpo/alignment.
+Chapter: dpo/preference_data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DPOPreset:
         gradient_checkpointing: Whether activations are computed a second time in the backward
             pass instead of kept.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
 
     name: str
@@ -156,7 +156,7 @@ def get_preset(name: str) -> DPOPreset:
     Raises:
         ValueError: If there is none of that name.
 
-    Chapter: dpo/alignment.
+    Chapter: dpo/preference_data.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
