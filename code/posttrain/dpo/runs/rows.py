@@ -156,9 +156,12 @@ def encode_run_pairs(
 
     Chapter: dpo/preference_data.
     """  # noqa: DOC502, DOC503
-    found = encode_pairs(
-        pairs.rows, tokenizer, chat_format, max_length=max_length, on_bad_row="drop"
-    )
+    try:
+        found = encode_pairs(
+            pairs.rows, tokenizer, chat_format, max_length=max_length, on_bad_row="drop"
+        )
+    except ValueError as error:
+        raise ValueError(f"{pairs.source}: {error} (--set max_length=...)") from None
     lost = sorted(set(range(len(pairs.rows))) - set(found.indices))
     if lost and on_bad_row == "error":
         start = f"pair {lost[0]}: "

@@ -1,10 +1,12 @@
 """The run through TRL's DPOTrainer and PEFT, watched, guarded and resumable.
 
-The trainer copies the adapter that it is given, and calls the copy the reference. Two things of
-it are put right here. It rounds the adapter to bfloat16 beside 4-bit weights, so that the
-policy would begin beside its own reference. And its checkpoints hold the copy in a folder of
-its own: transformers then reads that folder alone, and a resumed run would go on from the first
-adapter without a word.
+The trainer copies the adapter that it is given, and calls the copy the reference. Three things
+are put right here, each of which would pass without a word. TRL rounds the adapter to bfloat16
+beside 4-bit weights: the policy would begin beside its own reference. Its checkpoints hold the
+copy in a folder of its own, and transformers then reads that folder alone: a resumed run would
+go on from the first adapter. And bitsandbytes packs 4-bit weights at the first forward pass
+without gradients, on processors with bfloat16 units, into a form that has no backward pass: the
+blocks below would not be trained after the reference was computed.
 
 Chapter: dpo/preference_data.
 """
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 REFERENCE = "ref"
 """What TRL calls its copy of the adapter, and the copy's folder in a checkpoint."""
+
+PACKS = "support_avx512bf16_for_cpu"
+"""Of bitsandbytes' layers: whether an evaluation may pack their weights."""
 
 
 def pair_trainer_config(preset: DPOPreset, folder: Path) -> DPOConfig:
@@ -138,6 +143,9 @@ def fit_pairs(
     on_cpu = preset.start.device == "cpu"
     watch = BusyWatch(torch.get_num_threads() if on_cpu else 1)
     pairs = pairs[: len(pairs) - len(pairs) % preset.batch_size]
+    for module in model.modules():
+        if hasattr(module, PACKS):
+            setattr(module, PACKS, False)
     start = {
         name: weight.detach().clone().float()
         for name, weight in model.named_parameters()
