@@ -33,8 +33,8 @@ def tiny_model(
     torch.manual_seed(0)
     config = GPTConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width,
-        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
-        initializer_range=0.4, qkv_bias=qwen,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=256, initializer_range=0.4, qkv_bias=qwen,
     )  # fmt: skip
     model = GPT(config)
     save_pretrained(model, folder / "base")
