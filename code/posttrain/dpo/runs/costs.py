@@ -108,9 +108,10 @@ class PairTokens:
         """
         sizes = self.rows if pads(preset) else self.once
         order = sorted(range(len(self)), key=sizes.__getitem__, reverse=True)
-        parts = (self.prompts, self.chosen, self.rejected)
-        ordered = [tuple(part[i] for i in order) for part in parts]
-        return PairTokens(*ordered, self.validation)
+        prompts, chosen, rejected = (
+            tuple(part[i] for i in order) for part in (self.prompts, self.chosen, self.rejected)
+        )
+        return PairTokens(prompts, chosen, rejected, self.validation)
 
 
 def pair_tokens(pairs: Sequence[EncodedPair], validation: int = 0) -> PairTokens:

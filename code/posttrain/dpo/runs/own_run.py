@@ -393,7 +393,7 @@ def _watching(run: PreparedPairs, out: Path) -> Watching:
     if not prompts:
         prompts = held_out_prompts(run.asked)[:FIXED_PROMPTS]
     return watch(
-        out,
+        out.resolve(),  # Unsloth's process runs in another folder
         prompts,
         run.tokenizer,
         run.preset.start.chat_format,

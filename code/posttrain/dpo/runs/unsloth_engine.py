@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ def run_pairs_unsloth(
     folder.mkdir(parents=True, exist_ok=True)
     result, log = folder / "result.json", folder / "log.txt"
     result.unlink(missing_ok=True)  # of an earlier run
+    if Path(preset.start.model).is_dir():  # the process runs in another folder
+        start = replace(preset.start, model=str(Path(preset.start.model).resolve()))
+        preset = replace(preset, start=start)
     job = {
         "preset": asdict(preset),
         "pairs": [asdict(pair) for pair in pairs],
@@ -72,8 +75,6 @@ def run_pairs_unsloth(
         "validation": [asdict(pair) for pair in validation],
         "watching": asdict(watching) if watching else None,
     }
-    if job["watching"]:
-        job["watching"]["folder"] = str(Path(job["watching"]["folder"]).resolve())
     write_json_atomic(folder / "job.json", job)
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(

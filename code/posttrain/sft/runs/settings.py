@@ -47,12 +47,10 @@ def setting_paths() -> dict[str, tuple[str, ...]]:
     Chapter: sft/your_model.
     """
     own = (field.name for field in fields(SFTPreset) if field.name not in ("name", *PARTS))
-    inner = {
-        f"{part}.{field.name}": (part, field.name)
-        for part, kind in PARTS.items()
-        for field in fields(kind)
-    }
-    return {name: (name,) for name in own} | inner
+    paths: dict[str, tuple[str, ...]] = {name: (name,) for name in own}
+    for part, kind in PARTS.items():
+        paths |= {f"{part}.{field.name}": (part, field.name) for field in fields(kind)}
+    return paths
 
 
 def with_settings(
