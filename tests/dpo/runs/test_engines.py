@@ -50,6 +50,19 @@ def test_the_kept_adapter_is_the_best_after_a_step(
     assert {file.name for file in tmp_path.iterdir()} == {"adapter"}
 
 
+def test_activations_computed_twice_change_nothing(
+    preset: DPOPreset, llama: Path, tmp_path: Path
+) -> None:
+    found = [
+        run_pair_engine(
+            replace(engine(preset, "trl"), gradient_checkpointing=again), PAIRS,
+            tmp_path / str(again), adapter=llama / "sft", validation=PAIRS[:2],
+        ).losses
+        for again in (False, True)
+    ]  # fmt: skip
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
 def test_tokens_are_counted_once_by_hand_and_twice_by_trl(
     preset: DPOPreset, llama: Path, tmp_path: Path
 ) -> None:
