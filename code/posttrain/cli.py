@@ -79,6 +79,12 @@ class SFTHelp(PresetHelp):
     presets = "posttrain.sft.presets"
 
 
+class DPOHelp(PresetHelp):
+    """Lists the presets of Stage 2."""
+
+    presets = "posttrain.dpo.presets"
+
+
 app = typer.Typer(
     cls=OneLineErrors,
     help="Post-Training, Hands On: run the book's stages and look at what they made.",
@@ -188,6 +194,66 @@ def sft(
         prompts=tuple(prompt or ()),
     )
     sft_command(request, out, resume=resume, dry_run=dry_run, arguments=sys.argv[1:], say=_say)
+
+
+@app.command(cls=DPOHelp)
+def dpo(
+    data: Annotated[
+        str, typer.Option(help="A file of pairs (JSONL), or a data set on the hub.")
+    ],
+    preset: Annotated[str, typer.Option(help="Name of a preset.")] = "cpu",
+    adapter: Annotated[
+        Path | None, typer.Option(help="The fine-tuned adapter; frozen, it is the reference.")
+    ] = None,
+    val: Annotated[
+        str | None, typer.Option(help="Held-out pairs; else a tenth of --data is held out.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder or a repository, if not the adapter's.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field, such as loss.beta=0.3.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of a new adapter and the order.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run and its adapter.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out's run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: pairs, steps, memory, minutes.")
+    ] = False,
+    on_bad_row: Annotated[str, typer.Option(help="error or drop.")] = "error",
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, trackio or wandb.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Answered on the way, in place of held-out ones.")
+    ] = None,
+    print_every: Annotated[
+        int, typer.Option(min=1, help="Steps between the answers that are shown.")
+    ] = 20,
+) -> None:
+    """Align a model with preference pairs: a chosen and a rejected answer to each prompt."""
+    from posttrain.dpo.command import dpo_command
+    from posttrain.dpo.presets import get_preset
+    from posttrain.dpo.runs.own_run import PairsRequest
+
+    request = PairsRequest(
+        get_preset(preset),
+        data,
+        validation=val,
+        model=model,
+        adapter=adapter,
+        settings=tuple(set_ or ()),
+        steps=steps,
+        seed=seed,
+        on_bad_row=_one_of("--on-bad-row", on_bad_row, ("error", "drop")),  # type: ignore[arg-type]
+        report_to=tuple(report_to or ()),
+        prompts=tuple(prompt or ()),
+        print_every=print_every,
+    )
+    dpo_command(request, out, resume=resume, dry_run=dry_run, arguments=sys.argv[1:], say=_say)
 
 
 @app.command()

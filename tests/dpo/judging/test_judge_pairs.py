@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from posttrain.core.errors import AssetError
+from posttrain.dpo.data.prompts import everyday_prompts
 from posttrain.dpo.judging import judge_pairs as module
 from posttrain.dpo.judging.judge_pairs import (
     CONTENT,
@@ -22,7 +23,6 @@ from posttrain.dpo.judging.judge_pairs import (
     read_judge_pairs,
     training_rows,
 )
-from posttrain.dpo.data.prompts import everyday_prompts
 from posttrain.sft.data.duplicates import in_words, same_words_key
 
 PAIRS = judge_pairs()

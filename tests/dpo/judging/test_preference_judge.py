@@ -13,10 +13,10 @@ from posttrain.core.assets import model_folder
 from posttrain.core.errors import AssetError
 from posttrain.core.judges.verdicts import both_orders
 from posttrain.core.judges.verdicts import judge_pairs as judge_all
+from posttrain.dpo.data.checks import count_words
 from posttrain.dpo.judging.judge_pairs import JudgePair, judge_pairs
 from posttrain.dpo.judging.judge_report import measure_judge
 from posttrain.dpo.judging.preference_judge import PreferenceJudge, train_preference_judge
-from posttrain.dpo.data.checks import count_words
 from posttrain.pretraining.model.config import GPTConfig
 from posttrain.pretraining.model.gpt import GPT
 

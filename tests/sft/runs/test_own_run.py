@@ -162,6 +162,14 @@ def test_prompts_of_ones_own_are_answered(request_: RunRequest, tmp_path: Path) 
     assert len(samples) == 4
 
 
+def test_the_log_has_one_place_whichever_folder_a_process_runs_in(
+    request_: RunRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    watching = own_run._watching(prepare_run(request_), Path("out"))
+    assert watching.folder == str(tmp_path / "out")
+
+
 # --- interrupted, moved, resumed ---
 
 

@@ -16,13 +16,24 @@ from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.core.training.checkpoints import History
 from posttrain.dpo.alignment.pair_sets import PairSet, persona_pairs
+from posttrain.dpo.alignment.sampling import sample_answers
 from posttrain.dpo.alignment.start import everyday_start, model_with
 from posttrain.dpo.data.pair_formats import PairRow
 from posttrain.dpo.data.tokenizing import EncodedPair, encode_pairs
 from posttrain.dpo.presets import CPU, DPOPreset
-from posttrain.dpo.training.dpo_run import train_pairs
+from posttrain.dpo.training.dpo_run import PairMetrics, train_pairs
+from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft.presets import dtype_of
 from posttrain.sft.training.evaluation import tokenizer_of
+
+WATCHED = (
+    "Why do stars twinkle?",
+    "What goes well with rice?",
+    "Help, my bike squeaks! What now?",
+)
+"""Questions that are answered at each evaluation."""
+
+_SAMPLES = "samples.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,13 @@ class DPORun:
     history: History
     diverged: str | None
     folder: Path
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        """What the model wrote at each evaluation: ``step`` and ``texts``, one for each of
+        :data:`WATCHED`."""
+        rows: list[dict[str, Any]] = _read(self.folder / _SAMPLES)
+        return rows
 
     @property
     def adapter(self) -> Path:
@@ -105,6 +123,19 @@ def aligned(
 
     def build(out: Path, scratch: Path) -> dict[str, Any]:
         model, lora = model_with(start.adapter, preset.start)
+
+        def watch(current: GPT, step: int, _: PairMetrics) -> None:
+            texts = [
+                answer
+                for (answer,) in sample_answers(
+                    current, tokenizer_of(preset.start.model), WATCHED,
+                    chat_format=preset.start.chat_format,
+                )
+            ]  # fmt: skip
+            rows = [] if step == 0 else _read(scratch / _SAMPLES)
+            rows = [row for row in rows if row["step"] < step]  # a resumed run comes by again
+            write_json_atomic(scratch / _SAMPLES, [*rows, {"step": step, "texts": texts}])
+
         history, diverged = train_pairs(
             model,
             lora,
@@ -117,7 +148,9 @@ def aligned(
             seed=seed,
             scratch=scratch,
             base_model_name=preset.start.model,
+            on_evaluation=watch,
         )
+        write_json_atomic(out / _SAMPLES, _read(scratch / _SAMPLES))
         write_json_atomic(out / "history.json", asdict(history))
         return {"diverged": diverged, "seconds_training": history.seconds}
 
@@ -133,5 +166,9 @@ def aligned(
         data=json.dumps([pairs.train, pairs.validation]),
         modules=[__name__],
     )
-    history = History(**json.loads((artifact.folder / "history.json").read_text("utf-8")))
+    history = History(**_read(artifact.folder / "history.json"))
     return DPORun(preset, seed, history, artifact.metrics["diverged"], artifact.folder)
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8"))

@@ -35,7 +35,7 @@ Judge = Callable[[Prompt, str, str], Verdict]
 
 
 EDIT_CHANGE = 0.5
-"""Largest change of a completion's length by the first edit, as a share of the longer text's."""
+"""Largest change of a completion's length by the first edit, as a share of the longer one."""
 
 
 @dataclass(frozen=True)

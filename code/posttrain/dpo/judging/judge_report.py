@@ -14,9 +14,9 @@ import numpy as np
 
 from posttrain.core.judges.verdicts import PairWinner
 from posttrain.core.stats import Estimate, wilson_interval
+from posttrain.dpo.data.checks import count_words
 from posttrain.dpo.judging.judge_pairs import WAYS, JudgePair
 from posttrain.dpo.judging.preference_head import check_tie_band
-from posttrain.dpo.data.checks import count_words
 
 Scores = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """Gives the score of each answer, out of questions and answers."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from posttrain.core.judges.verdicts import Verdict
+from posttrain.dpo.data.checks import count_words
 from posttrain.dpo.judging.answer_features import PLAIN_FORMAT, Pooling, answer_features
 from posttrain.dpo.judging.judge_pairs import JudgePair, training_rows
 from posttrain.dpo.judging.preference_head import (
@@ -28,7 +29,6 @@ from posttrain.dpo.judging.preference_head import (
     check_tie_band,
     fit_head,
 )
-from posttrain.dpo.data.checks import count_words
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft.chat.template import ChatFormat
 

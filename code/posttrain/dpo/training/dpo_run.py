@@ -4,14 +4,14 @@ The adapter of the fine-tuned model is trained on. The reference is that same mo
 before the first step, so it needs no weights of its own: its log-probabilities of all pairs are
 computed once, and kept.
 
-Chapter: dpo/preference_data.
+Chapter: dpo/alignment.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.core.errors import TrainingDiverged
+from posttrain.core.storage.files import atomic_path
 from posttrain.core.training.checkpoints import History
 from posttrain.core.training.loop import train
 from posttrain.core.training.optimization import TrainingConfig
@@ -93,7 +94,7 @@ def logps_of(
     Raises:
         ValueError: If the loss needs a reference and the batch has none.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     if states is None:
         states = answer_states(model, batch)
@@ -137,7 +138,7 @@ def measure_pairs(
     Returns:
         The means over all pairs, or over all tokens of their answers.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     found: list[tuple[Tensor, ...]] = []
     divergences: list[Tensor] = []
@@ -149,9 +150,18 @@ def measure_pairs(
         if reference_states is not None:
             kept = reference_states[start // batch_size].to(states)
             divergences.append(token_divergence(model, states, kept))
-        chosen, rejected = implicit_rewards(config, logps)
-        loss = preference_loss(config, logps)
-        found.append((loss, logps.chosen, logps.rejected, chosen, rejected))
+        found.append(_told(config, logps, preference_loss(config, logps)))
+    kl = float(torch.cat(divergences).mean()) if divergences else None
+    return replace(_means(found), kl=kl)
+
+
+def _told(config: PreferenceLossConfig, logps: PairLogps, losses: Tensor) -> tuple[Tensor, ...]:
+    """What is looked at of some pairs, without gradient, shape (B,) each."""
+    seen = (losses, logps.chosen, logps.rejected, *implicit_rewards(config, logps))
+    return tuple(part.detach() for part in seen)
+
+
+def _means(found: Sequence[tuple[Tensor, ...]]) -> PairMetrics:
     loss, chosen, rejected, good, bad = (torch.cat(part) for part in zip(*found, strict=True))
     return PairMetrics(
         loss=float(loss.mean()),
@@ -159,7 +169,6 @@ def measure_pairs(
         rejected_logps=float(rejected.mean()),
         margin=float((good - bad).mean()),
         accuracy=float(reward_accuracy(good, bad)),
-        kl=float(torch.cat(divergences).mean()) if divergences else None,
     )
 
 
@@ -177,6 +186,9 @@ def train_pairs(
     scratch: Path | None = None,
     keep_order: bool = False,
     base_model_name: str = "",
+    keep_start: bool = True,
+    on_step: Callable[[int, History, PairMetrics, int], None] | None = None,
+    on_evaluation: Callable[[GPT, int, PairMetrics], None] | None = None,
 ) -> tuple[History, str | None]:
     """Train a model's adapter on pairs; keep the one with the lowest validation loss.
 
@@ -195,6 +207,11 @@ def train_pairs(
         scratch: Where checkpoints are kept, and found after an interruption.
         keep_order: Take the pairs in their order, as a comparison with another trainer needs.
         base_model_name: What the adapter's file names as its base model.
+        keep_start: Whether ``best`` may be the adapter before the first step.
+        on_step: Called as ``on_step(step, history, metrics, tokens)`` after each step, with
+            what the policy said of its pairs before the step, and with their tokens; it shows
+            the run, in place of the progress bar.
+        on_evaluation: Called as ``on_evaluation(model, step, metrics)`` after each evaluation.
 
     Returns:
         What happened, and what the guard said where it stopped the run. Each evaluation has the
@@ -205,7 +222,7 @@ def train_pairs(
             differs from its own reference before the first step.
         ArtifactError: If ``scratch`` holds a checkpoint of another run, or a damaged one.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """  # noqa: DOC502, DOC503
     if not validation:
         raise ValueError("there is nothing to measure: give at least one validation pair")
@@ -225,26 +242,42 @@ def train_pairs(
     apart = None if trained_head else reference_states(model, validation)
     best = (scratch or folder) / "best"
     history, diverged = History(), None
+    seen: list[tuple[Tensor, ...]] = []
+    tokens: list[int] = []
 
     def evaluate(current: nn.Module, step: int) -> dict[str, Any]:
         assert isinstance(current, GPT)
         found = measure_pairs(current, validation, held_out, config, reference_states=apart)
         if step == 0 and config.needs.reference:
             check_start(found, config)
-        before = min((row["loss"] for row in history.evaluations), default=math.inf)
-        if found.loss < before:
+        counted = (row for row in history.evaluations if keep_start or row["step"])
+        before = min((row["loss"] for row in counted), default=math.inf)
+        if found.loss < before and (keep_start or step):
             save_adapter(current, lora, best, base_model_name=base_model_name)
+        if on_evaluation is not None:
+            on_evaluation(current, step, found)
         return vars(found)
 
     def loss(current: nn.Module, batch: PackedPairs) -> tuple[Tensor, int]:
         assert isinstance(current, GPT)
-        return preference_loss(config, logps_of(current, batch, config)).sum(), batch.pairs
+        logps = logps_of(current, batch, config)
+        losses = preference_loss(config, logps)
+        if on_step is not None:
+            seen.append(_told(config, logps, losses))
+            tokens.append(len(batch.input_ids))
+        return losses.sum(), batch.pairs
+
+    def show(step: int, so_far: History) -> None:
+        assert on_step is not None
+        on_step(step, so_far, _means(seen), sum(tokens))
+        seen.clear()
+        tokens.clear()
 
     try:
         train(
             model, loss, batches, replace(training, seed=seed), evaluate=evaluate,
             checkpoint_folder=scratch, description=f"{config.needs.name} seed {seed}",
-            history=history,
+            history=history, on_step=None if on_step is None else show,
             identity={
                 "lora": lora, "loss": config, "batch_size": batch_size,
                 "validation": pairs_digest(validation, held_out),
@@ -272,7 +305,7 @@ def check_start(found: PairMetrics, config: PreferenceLossConfig) -> None:
     Raises:
         ValueError: If the mean margin is not 0.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     if not abs(found.margin) <= START_TOLERANCE * config.beta:
         raise ValueError(
@@ -301,5 +334,8 @@ def _reference(
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         named = torch.tensor(list(digest.encode()), dtype=torch.uint8)
-        save_file({"chosen": found.chosen, "rejected": found.rejected, "digest": named}, file)
+        with atomic_path(file) as temporary:  # a kill must not leave half of it
+            save_file(
+                {"chosen": found.chosen, "rejected": found.rejected, "digest": named}, temporary
+            )
     return found

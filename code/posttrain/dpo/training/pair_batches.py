@@ -4,7 +4,7 @@ A padded batch holds every prompt twice and its padding beside. Here a pair is o
 documents lie end to end as in Stage 1. The reference's log-probabilities come with the pairs:
 the reference never changes, so they are computed once.
 
-Chapter: dpo/preference_data.
+Chapter: dpo/alignment.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def pack_pairs(
     Raises:
         ValueError: If there is no pair, or the reference has another number of them.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     if not pairs:
         raise ValueError("there is nothing to pack: give at least one pair")
@@ -188,7 +188,7 @@ class PairBatches:
         ValueError: If a batch would be empty, the pairs do not fill one, or the reference has
             another number of pairs.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ def pairs_digest(pairs: Sequence[EncodedPair], reference: ReferenceLogps | None 
     Returns:
         A SHA-256, in hexadecimal.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     digest = hashlib.sha256()
     for pair in pairs:

@@ -1,6 +1,6 @@
 """The model on packed pairs: each prompt computed once, logits on the answers alone.
 
-Chapter: dpo/preference_data.
+Chapter: dpo/alignment.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def pair_hidden(model: GPT, batch: PackedPairs) -> Tensor:
         ValueError: If the model has learned positions or is a subclass that computes something
             else, or a sequence exceeds its context.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """  # noqa: DOC502
     config = model.config
     check_unchanged(model)
@@ -99,7 +99,7 @@ def pair_logps(model: GPT, batch: PackedPairs) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: See :func:`pair_hidden`.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """  # noqa: DOC502
     return logps_from_states(model, batch, answer_states(model, batch))
 
@@ -117,7 +117,7 @@ def answer_states(model: GPT, batch: PackedPairs) -> Tensor:
     Raises:
         ValueError: See :func:`pair_hidden`.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """  # noqa: DOC502
     return pair_hidden(model, batch)[batch.sources]
 
@@ -133,7 +133,7 @@ def logps_from_states(model: GPT, batch: PackedPairs, states: Tensor) -> tuple[T
     Returns:
         See :func:`pair_logps`.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     logits = model.lm_head(states)  # (M, V)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -164,7 +164,7 @@ def reference_logps(
     Raises:
         ValueError: If there is no pair.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """
     if not pairs:
         raise ValueError("there is nothing to measure: give at least one pair")

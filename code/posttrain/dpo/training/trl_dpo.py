@@ -4,7 +4,7 @@ The trainer copies the adapter that it is given, and calls the copy the referenc
 starts from a fine-tuned adapter is compared with the fine-tuned model. A trainer that is given
 a new adapter on a base model compares with the base model instead.
 
-Chapter: dpo/preference_data.
+Chapter: dpo/alignment.
 """
 
 from __future__ import annotations
@@ -29,6 +29,27 @@ LOSS_TYPES = ("sigmoid", "robust", "ipo", "sigmoid_norm")
 """Losses that TRL's DPOTrainer has under the same names."""
 
 
+def check_trl_loss(config: PreferenceLossConfig) -> None:
+    """Refuse a loss that TRL's DPOTrainer lacks, or computes otherwise.
+
+    Args:
+        config: The loss.
+
+    Raises:
+        ValueError: If TRL's trainer has no such loss, or means another one by its name.
+
+    Chapter: dpo/alignment.
+    """
+    smoothed = config.loss_type == "sigmoid" and config.label_smoothing > 0
+    summed = config.loss_type == "ipo" and config.ipo_aggregation == "sum"
+    if config.loss_type not in LOSS_TYPES or smoothed or summed:
+        raise ValueError(
+            f"TRL's DPOTrainer does not train {config.needs.name} as it is set here: choose "
+            "sigmoid without label smoothing, robust, sigmoid_norm, or ipo with "
+            "ipo_aggregation='mean', or train by hand"
+        )
+
+
 def dpo_config(
     config: PreferenceLossConfig,
     training: TrainingConfig,
@@ -36,6 +57,7 @@ def dpo_config(
     folder: Path,
     *,
     precompute: bool = False,
+    **changed: Any,
 ) -> DPOConfig:
     """Say the same to TRL.
 
@@ -46,6 +68,7 @@ def dpo_config(
         folder: Where the trainer may write.
         precompute: Compute the reference's log-probabilities before the first step, as the run
             by hand does; otherwise they are computed anew in each step.
+        **changed: Further fields of TRL's configuration; they win.
 
     Returns:
         TRL's configuration. The pairs keep their order, and what does not fill a batch at the
@@ -54,18 +77,11 @@ def dpo_config(
     Raises:
         ValueError: If TRL's trainer has no such loss, or means another one by its name.
 
-    Chapter: dpo/preference_data.
-    """
+    Chapter: dpo/alignment.
+    """  # noqa: DOC502
     from trl import DPOConfig  # type: ignore[attr-defined]
 
-    smoothed = config.loss_type == "sigmoid" and config.label_smoothing > 0
-    summed = config.loss_type == "ipo" and config.ipo_aggregation == "sum"
-    if config.loss_type not in LOSS_TYPES or smoothed or summed:
-        raise ValueError(
-            f"TRL's DPOTrainer does not train {config.needs.name} as it is set here: choose "
-            "sigmoid without label smoothing, robust, sigmoid_norm, or ipo with "
-            "ipo_aggregation='mean', or train by hand"
-        )
+    check_trl_loss(config)
     cosine = training.lr_scheduler_type == "cosine"
     schedule: dict[str, Any] = {
         "lr_scheduler_type": "cosine" if cosine else "constant_with_warmup"
@@ -75,7 +91,7 @@ def dpo_config(
             "lr_scheduler_type": "cosine_with_min_lr",
             "lr_scheduler_kwargs": {"min_lr_rate": training.min_lr_ratio},
         }
-    return DPOConfig(
+    fields: dict[str, Any] = dict(
         output_dir=str(folder),
         loss_type=[config.loss_type],
         beta=config.beta,
@@ -105,6 +121,7 @@ def dpo_config(
         disable_tqdm=True,
         **schedule,
     )
+    return DPOConfig(**{**fields, **changed})
 
 
 def run_trl_pairs(
@@ -138,7 +155,7 @@ def run_trl_pairs(
     Raises:
         ValueError: If TRL's trainer has no such loss, or the pairs do not fill a batch.
 
-    Chapter: dpo/preference_data.
+    Chapter: dpo/alignment.
     """  # noqa: DOC502
     import torch
     from datasets import Dataset

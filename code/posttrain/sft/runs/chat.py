@@ -169,6 +169,7 @@ def adapter_facts(folder: Path) -> AdapterFacts:
         raise AssetError(f"{folder} does not name its base model: give it with --model")
     record = RunFolder(folder).record or {}
     preset = record.get("identity", {}).get("preset", {})
+    preset = preset.get("start", preset)  # a later stage's preset holds that of this one
     return AdapterFacts(str(base), preset.get("chat_format"), preset.get("quantization"))
 
 

@@ -388,7 +388,7 @@ def _watching(run: PreparedRun, out: Path) -> Watching:
     if not prompts:
         prompts = [messages[:-1] for messages in run.asked[:FIXED_PROMPTS]]
     return watch(
-        out,
+        out.resolve(),  # Unsloth's process runs in another folder
         prompts,
         run.tokenizer,
         run.preset.chat_format,

@@ -9,9 +9,9 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from posttrain.core.arguments import names
 from posttrain.core.training.optimization import TrainingConfig
@@ -24,6 +24,8 @@ PASSES = 3  # over the rows; the adapter of the lowest validation loss is kept
 MOST_STEPS = 200  # of a preset that plans fewer: an evening's patience on two cores
 _EXAMPLES_A_STEP = ((128, 16), (48, 8), (0, 4))  # from so many rows, so many a step
 
+PresetT = TypeVar("PresetT")
+
 
 def setting_names() -> list[str]:
     """List what ``--set`` can name.
@@ -33,12 +35,29 @@ def setting_names() -> list[str]:
 
     Chapter: sft/your_model.
     """
-    own = [field.name for field in fields(SFTPreset) if field.name not in ("name", *PARTS)]
-    inner = [f"{part}.{field.name}" for part, kind in PARTS.items() for field in fields(kind)]
-    return own + inner
+    return list(setting_paths())
 
 
-def with_settings(preset: SFTPreset, settings: Sequence[str]) -> SFTPreset:
+def setting_paths() -> dict[str, tuple[str, ...]]:
+    """Say where each setting of Stage 1 stands in its preset.
+
+    Returns:
+        Names of fields, the outermost first, by what ``--set`` names.
+
+    Chapter: sft/your_model.
+    """
+    own = (field.name for field in fields(SFTPreset) if field.name not in ("name", *PARTS))
+    paths: dict[str, tuple[str, ...]] = {name: (name,) for name in own}
+    for part, kind in PARTS.items():
+        paths |= {f"{part}.{field.name}": (part, field.name) for field in fields(kind)}
+    return paths
+
+
+def with_settings(
+    preset: PresetT,
+    settings: Sequence[str],
+    paths: Mapping[str, tuple[str, ...]] | None = None,
+) -> PresetT:
     """Change fields of a preset.
 
     Args:
@@ -46,6 +65,8 @@ def with_settings(preset: SFTPreset, settings: Sequence[str]) -> SFTPreset:
         settings: Texts such as ``training.learning_rate=1e-4``, ``lora.r=32``,
             ``quantization=none`` or ``lora.target_modules=q_proj,v_proj``. A last part that
             only one name has is enough: ``learning_rate=1e-4``.
+        paths: Where each setting stands in the preset; those of Stage 1 where they are left
+            out.
 
     Returns:
         The changed preset.
@@ -55,27 +76,49 @@ def with_settings(preset: SFTPreset, settings: Sequence[str]) -> SFTPreset:
 
     Chapter: sft/your_model.
     """
+    paths = setting_paths() if paths is None else paths
     changed: dict[str, Any] = {}
     for text in names(settings, "settings"):
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set {text!r} has no '=': give name=value, such as lora.r=32")
-        name = _full_name(name.strip())
-        part, _, field = name.rpartition(".")
-        hints = typing.get_type_hints(PARTS[part] if part else SFTPreset)
-        changed[name] = _parse(value.strip(), hints[field], name)
-    for part in PARTS:
-        inner = {
-            n.rpartition(".")[2]: v for n, v in changed.items() if n.startswith(f"{part}.")
-        }
-        if inner:
-            preset = replace(preset, **{part: replace(getattr(preset, part), **inner)})
-    return replace(preset, **{name: v for name, v in changed.items() if "." not in name})
+        name = full_name(name.strip(), paths)
+        *outer, field = paths[name]
+        hint: Any = type(preset)
+        at = changed
+        for part in outer:
+            hint = typing.get_type_hints(hint)[part]
+            at = at.setdefault(part, {})
+        at[field] = _parse(value.strip(), typing.get_type_hints(hint)[field], name)
+    return _replaced(preset, changed)
 
 
-def _full_name(name: str) -> str:
-    names = setting_names()
-    found = [known for known in names if known == name or known.endswith(f".{name}")]
+def _replaced(value: Any, changed: Mapping[str, Any]) -> Any:
+    """Change a dataclass, and those in it, each of them once: their fields are checked."""
+    inner = {
+        name: _replaced(getattr(value, name), new) if isinstance(new, dict) else new
+        for name, new in changed.items()
+    }
+    return replace(value, **inner)
+
+
+def full_name(name: str, known: Iterable[str]) -> str:
+    """Say which setting is meant.
+
+    Args:
+        name: A name, or a last part of one that no other has.
+        known: All names.
+
+    Returns:
+        The whole name.
+
+    Raises:
+        ValueError: If there is none, or more than one; it says which come near.
+
+    Chapter: sft/your_model.
+    """
+    names = list(known)
+    found = [each for each in names if each == name or each.endswith(f".{name}")]
     if len(found) == 1 or name in names:
         return name if name in names else found[0]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
