@@ -57,8 +57,7 @@ class DPORun:
 
     @property
     def samples(self) -> list[dict[str, Any]]:
-        """What the model wrote at each evaluation: ``step`` and ``texts``, one for each of
-        :data:`WATCHED`."""
+        """What was written at each evaluation: ``step``, and ``texts`` for `WATCHED`."""
         rows: list[dict[str, Any]] = _read(self.folder / _SAMPLES)
         return rows
 

@@ -138,8 +138,8 @@ def setting_figure(
         The figure, one panel for each quantity.
     """
     (by_value,) = found.values()
-    fig, axes = figure("wide", ncols=len(quantities), height=2.7)
-    axes = axes if len(quantities) > 1 else [axes]
+    fig, panels = figure("wide", ncols=len(quantities), height=2.7)
+    axes = list(panels) if len(quantities) > 1 else [panels]
     texts = []
     for number, (ax, (quantity, title)) in enumerate(
         zip(axes, quantities.items(), strict=True)

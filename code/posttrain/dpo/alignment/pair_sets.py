@@ -143,19 +143,20 @@ def persona_pairs(count: int = 300, prompts: int = 260, seed: int | None = None)
             reasons = left_out.setdefault(name, {})
             for reason, times in found.left_out.items():
                 reasons[reason] = reasons.get(reason, 0) + times
-    train = _mixed(*sets[0].values(), count)
+    train = _mixed(sets[0], count)
     if len(train) < count:
         raise ValueError(
             f"{prompts} questions gave {len(train)} pairs and {count} are wanted: give more "
             "questions"
         )
-    validation = _mixed(*sets[1].values(), sum(map(len, sets[1].values())))
+    validation = _mixed(sets[1], sum(map(len, sets[1].values())))
     generator.shuffle(train)
     return PairSet(train, validation, made, left_out)
 
 
-def _mixed(first: list[PairRow], second: list[PairRow], count: int) -> list[PairRow]:
-    """Take half of the pairs from each list, or more where the other has too few."""
+def _mixed(built: dict[str, list[PairRow]], count: int) -> list[PairRow]:
+    """Take half of the pairs from each builder, or more where the other made too few."""
+    first, second = built.values()
     least = max(count // 2, count - len(second))
     taken = first[:least]
     return [*taken, *second[: count - len(taken)]]

@@ -15,7 +15,7 @@ from posttrain.pretraining.sampling.decoding import PackedGPT
 from posttrain.pretraining.sampling.filters import SamplingParams
 from posttrain.pretraining.sampling.generation import generate
 from posttrain.sft.chat.formats import format_named
-from posttrain.sft.chat.template import encode_chat
+from posttrain.sft.chat.template import Message, encode_chat
 from posttrain.sft.training.evaluation import plain_model
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def sample_answers(
     if not asked:
         raise ValueError("there is nothing to answer: give at least one question")
     each = max(1, whole_number(batch_size, "batch_size", 1) // num_generations)
-    before = [] if system is None else [{"role": "system", "content": system}]
+    before: list[Message] = []
+    if system is not None:
+        before = [{"role": "system", "content": system}]
     prompts = [
         encode_chat(
             [*before, {"role": "user", "content": question}],

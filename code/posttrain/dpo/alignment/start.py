@@ -96,7 +96,7 @@ def everyday_start(seed: int | None = None) -> Start:
             base_model(EVERYDAY), tokenizer_of(EVERYDAY.model), asked, num_generations=2,
             temperature=TEMPERATURE, seed=seed, progress=True,
         )  # fmt: skip
-        rows = [
+        rows: list[Row] = [
             {"messages": [
                 {"role": "user", "content": question}, {"role": "assistant", "content": text},
             ]}

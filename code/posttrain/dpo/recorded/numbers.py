@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from posttrain.core.stats import mean_interval
+from posttrain.core.judges.verdicts import Outcome, Verdict
+from posttrain.core.judges.win_rates import win_rate
+from posttrain.core.stats import Estimate, mean_interval
 
 Outcomes = Sequence[dict[str, Any]]
 QUANTITIES = ("complies", "score", "accuracy", "kl", "chosen_logps", "finished", "words")
@@ -79,6 +81,80 @@ def setting_of(row: dict[str, Any]) -> str:
         return "main"
     value = row["flipped"] if varied == "robust" else row[varied]
     return f"{varied} {value:g}"
+
+
+def engines(outcomes: Outcomes) -> dict[str, Any]:
+    """Compare the engines' losses with those of the run by hand.
+
+    Args:
+        outcomes: One for each engine and seed.
+
+    Returns:
+        ``losses`` by engine, for the first seed; ``apart``: the largest difference from the run
+        by hand, by engine; ``pairs_per_second`` by engine.
+    """
+    by_engine = {row["engine"]: row for row in reversed(outcomes)}
+    ours = by_engine["by hand"]["losses"]
+    return {
+        "losses": {name: row["losses"] for name, row in by_engine.items()},
+        "apart": {
+            name: max(abs(a - b) for a, b in zip(ours, row["losses"], strict=True))
+            for name, row in by_engine.items()
+        },
+        "pairs_per_second": {
+            name: row["pairs"] / row["seconds"] for name, row in by_engine.items()
+        },
+    }
+
+
+def people(outcomes: Outcomes) -> dict[str, Any]:
+    """Count how often each judge says what a person said.
+
+    Args:
+        outcomes: One for each judge.
+
+    Returns:
+        By judge: ``agrees``, ``[share, low, high]`` of the pairs on which both orders name the
+        person's choice, a tie as half of one; ``consistent``, the share on which both orders
+        name the same answer; ``first``, the share on which the first place wins both times;
+        ``n``.
+    """
+    found = {}
+    for row in outcomes:
+        votes = list(zip(row["chosen_first"], row["rejected_first"], strict=True))
+        n = len(votes)
+        right = sum(vote == ("c", "c") for vote in votes)
+        wrong = sum(vote == ("r", "r") for vote in votes)
+        rate = win_rate_of(right, wrong, n)
+        found[row["judge"]] = {
+            "agrees": [rate.value, rate.low, rate.high],
+            "consistent": (right + wrong) / n,
+            "first": sum(vote == ("c", "r") for vote in votes) / n,
+            "n": n,
+        }
+    return found
+
+
+def win_rate_of(right: int, wrong: int, n: int) -> Estimate:
+    """Return a share in which a tie counts as half, with Wilson's interval.
+
+    Args:
+        right: Pairs that count.
+        wrong: Pairs that do not.
+        n: All pairs.
+
+    Returns:
+        The share.
+    """
+    ties = n - right - wrong
+    verdicts = {"a": Verdict("first"), "b": Verdict("second"), "tie": Verdict("tie")}
+    swapped = {"a": "b", "b": "a", "tie": "tie"}
+    outcomes = [
+        Outcome(verdicts[winner], verdicts[swapped[winner]])
+        for winner, times in (("a", right), ("b", wrong), ("tie", ties))
+        for _ in range(times)
+    ]
+    return win_rate(outcomes)
 
 
 def _over(values: Sequence[float]) -> list[float]:

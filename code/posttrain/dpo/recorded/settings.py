@@ -56,7 +56,7 @@ def parts(seeds: Sequence[int]) -> list[dict[str, Any]]:
         One part for each setting and seed; ``main`` is the chapter's own.
     """
     plain = {"beta": CPU.loss.beta, "flipped": 0.0, "pairs": PAIRS, "loss": "sigmoid"}
-    varied = [
+    varied: list[dict[str, Any]] = [
         {"varied": "main"},
         *({"varied": "beta", "beta": beta} for beta in BETAS),
         *({"varied": "flipped", "flipped": share} for share in FLIPPED),
