@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from posttrain.core.judges.rules import correctness
-from posttrain.dpo.alignment.facts import FACTS, is_right
+from posttrain.dpo.alignment.facts import FACTS, Fact, is_right
 from posttrain.dpo.data.prompts import everyday_prompts
 
 
@@ -17,7 +17,7 @@ def test_each_question_stands_once_and_in_no_pair() -> None:
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.question)
-def test_its_own_answer_is_right_and_another_is_not(fact) -> None:
+def test_its_own_answer_is_right_and_another_is_not(fact: Fact) -> None:
     word = fact.answer.split("|")[0]
     assert is_right(fact.question, f"It is {word.upper()}, because it is so. Nothing else.")
     assert not is_right(fact.question, f"It is x{word}x.")

@@ -139,7 +139,7 @@ def setting_figure(
     """
     (by_value,) = found.values()
     fig, panels = figure("wide", ncols=len(quantities), height=2.7)
-    axes = list(panels) if len(quantities) > 1 else [panels]
+    axes: list[Any] = list(panels) if len(quantities) > 1 else [panels]
     texts = []
     for number, (ax, (quantity, title)) in enumerate(
         zip(axes, quantities.items(), strict=True)

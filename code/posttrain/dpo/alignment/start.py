@@ -27,7 +27,6 @@ from posttrain.dpo.data.prompts import everyday_prompts
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.sft.adapters.files import load_adapter
 from posttrain.sft.adapters.lora import LoRAConfig
-from posttrain.sft.data.dataset import Row
 from posttrain.sft.presets import CPU, SFTPreset, dtype_of
 from posttrain.sft.training.evaluation import tokenizer_of
 from posttrain.sft.training.run import base_model, train_adapter
@@ -67,7 +66,7 @@ class Start:
     """
 
     adapter: Path
-    rows: list[Row]
+    rows: list[dict[str, Any]]
     history: History
     preset: SFTPreset
 
@@ -96,7 +95,7 @@ def everyday_start(seed: int | None = None) -> Start:
             base_model(EVERYDAY), tokenizer_of(EVERYDAY.model), asked, num_generations=2,
             temperature=TEMPERATURE, seed=seed, progress=True,
         )  # fmt: skip
-        rows: list[Row] = [
+        rows: list[Any] = [
             {"messages": [
                 {"role": "user", "content": question}, {"role": "assistant", "content": text},
             ]}
