@@ -18,6 +18,9 @@ PACKAGE = ROOT / "code" / "posttrain"
 # Modules without a test file of their own name: parts split off from another module, and tested
 # through it. Each names the file that tests it.
 TESTED_WITH: dict[str, str] = {
+    "dpo/runs/by_hand_engine.py": "dpo/runs/test_engines.py",
+    "dpo/runs/trl_watching.py": "dpo/runs/test_own_run.py",
+    "dpo/runs/unsloth_worker.py": "dpo/runs/test_unsloth_engine.py",
     "core/training/checkpoints.py": "core/training/test_loop.py",
     "core/storage/code_hash.py": "core/test_artifacts.py",
     "core/storage/conversion.py": "core/test_assets.py",
