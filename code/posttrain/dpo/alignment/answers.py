@@ -27,6 +27,9 @@ PERSONA_PROMPT = (
 )
 """What a system message can say of the persona: the baseline without training."""
 
+NO_ANSWER = "(no answer)"
+"""Stands for an answer without a word, so that a judge has something to read."""
+
 _LONGEST_FACT = 32  # tokens
 
 
@@ -36,7 +39,7 @@ class ModelAnswers:
 
     Attributes:
         questions: The questions.
-        texts: One answer each, cut back to its last finished sentence.
+        texts: One answer each, cut back to its last finished sentence where it has one.
         finished: Whether each one ended by itself.
     """
 
@@ -192,7 +195,7 @@ def _answered(
     drawn = json.loads((artifact.folder / "answers.json").read_text("utf-8"))
     sets = []
     for texts in zip(*drawn, strict=True):
-        whole = [to_last_sentence(text) for text in texts]
+        whole = [to_last_sentence(text) or text or NO_ANSWER for text in texts]
         ended = [a.strip() == b.strip() for a, b in zip(whole, texts, strict=True)]
         sets.append(ModelAnswers(questions, whole if cut else list(texts), ended))
     return sets

@@ -19,7 +19,6 @@ from posttrain.core.judges.local import FirstTokenJudge
 from posttrain.core.judges.prompts import ChatMessage
 from posttrain.core.judges.rules import RuleJudge
 from posttrain.core.judges.verdicts import Judge, Outcome, judge_pairs
-from posttrain.dpo.alignment.start import EVERYDAY
 from posttrain.dpo.data.hh_rlhf import load_hh_rlhf
 from posttrain.dpo.data.pair_formats import PairRow, answer_text
 from posttrain.dpo.data.persona import compliance
@@ -28,6 +27,7 @@ from posttrain.dpo.judging.judge_pairs import JudgePair
 from posttrain.dpo.judging.preference_judge import train_preference_judge
 from posttrain.dpo.judging.word_judge import train_word_judge
 from posttrain.sft.chat.template import Message, encode_chat
+from posttrain.sft.presets import CPU
 from posttrain.sft.training.evaluation import tokenizer_of
 from posttrain.sft.training.run import base_model
 
@@ -86,12 +86,12 @@ def letter_judge() -> FirstTokenJudge:
     Returns:
         The judge.
     """
-    model, tokenizer = base_model(EVERYDAY), tokenizer_of(EVERYDAY.model)
+    model, tokenizer = base_model(CPU), tokenizer_of(CPU.model)
 
     @torch.no_grad()
     def logits(messages: list[ChatMessage]) -> Tensor:
         prompt = encode_chat(
-            [cast(Message, message) for message in messages], tokenizer, EVERYDAY.chat_format,
+            [cast(Message, message) for message in messages], tokenizer, CPU.chat_format,
             add_generation_prompt=True, markers="as_text",
         ).input_ids  # fmt: skip
         found: Tensor = model(torch.tensor([prompt]), logits_to_keep=1)[0, -1]
@@ -130,7 +130,7 @@ def make_judge(name: str, others: Sequence[PairRow]) -> Judge:
             )
             for i, row in enumerate(others)
         ]  # fmt: skip
-    model, tokenizer = base_model(EVERYDAY), tokenizer_of(EVERYDAY.model)
+    model, tokenizer = base_model(CPU), tokenizer_of(CPU.model)
     return train_preference_judge(model, tokenizer, pairs)
 
 
