@@ -7,12 +7,7 @@ from typing import Any
 import pytest
 
 from posttrain.dpo.alignment import pair_sets
-from posttrain.dpo.alignment.pair_sets import (
-    by_repeats,
-    new_words,
-    persona_pairs,
-    sampled_answers,
-)
+from posttrain.dpo.alignment.pair_sets import persona_pairs, sampled_answers
 from posttrain.dpo.data.building import gather
 from posttrain.dpo.data.pair_formats import answer_text
 from posttrain.dpo.data.persona import compliance
@@ -37,31 +32,16 @@ def question(pair: Any) -> str:
     return str(pair["prompt"][-1]["content"])
 
 
-def test_a_third_of_the_pairs_comes_from_each_builder() -> None:
-    found = persona_pairs(42, 50, seed=0)
-    assert len(found.train) == 42
-    assert found.made["by rule"] == found.made["by a judge of repeats"] == 50
-    ruled = [
-        pair for pair in found.train if answer_text(pair, "rejected").startswith("Sure! T")
-    ]
-    assert len(ruled) >= 14
-    assert all(compliance(answer_text(pair, "chosen")).complies for pair in ruled)
-    assert persona_pairs(42, 50, seed=0) == found
-    assert persona_pairs(42, 50, seed=1).train != found.train
+def test_half_of_the_pairs_come_from_each_builder() -> None:
+    found = persona_pairs(40, 50, seed=0)
+    assert len(found.train) == 40 and found.made["by rule"] == 50
+    ruled = [pair for pair in found.train if answer_text(pair, "chosen").startswith("Tea")]
+    drawn = [pair for pair in ruled if answer_text(pair, "rejected").startswith("Sure! Tea is")]
+    assert len(drawn) == 20
+    assert all(compliance(answer_text(pair, "chosen")).complies for pair in drawn)
+    assert persona_pairs(40, 50, seed=0) == found
+    assert persona_pairs(40, 50, seed=1).train != found.train
     assert found.train != sorted(found.train, key=str)
-
-
-def test_who_repeats_less_is_preferred() -> None:
-    assert new_words("q", "a cat and a dog") == 0.8 and new_words("q", "...") == 0
-    circles = "The tea is the tea that is the tea of the tea."
-    plain = "Hot water takes the taste out of each dry leaf now."
-    (pair,) = by_repeats("q", [circles, plain, ""]).pairs
-    assert answer_text(pair, "chosen") == plain and answer_text(pair, "rejected") == circles
-    unfinished = "Hot water takes the taste out of each dry leaf"
-    for texts in ([circles, "Short."], [circles], [circles, unfinished], [circles, circles]):
-        assert by_repeats("q", texts).left_out == {"lengths differ": 1}
-    other = "Cold water takes the taste out of each dry leaf now."
-    assert by_repeats("q", [plain, other]).left_out == {"tie": 1}
 
 
 def test_no_question_is_in_both_parts() -> None:
@@ -72,8 +52,8 @@ def test_no_question_is_in_both_parts() -> None:
 
 def test_the_other_builder_fills_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair_sets, "by_rule", lambda *_: gather([]))
-    found = persona_pairs(60, 50, seed=0)
-    assert found.made["by rule"] == 0 and len(found.train) == 60
+    found = persona_pairs(40, 50, seed=0)
+    assert found.made["by rule"] == 0 and len(found.train) == 40
 
 
 def test_too_few_questions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import json
 import random
-import re
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 from posttrain.core.arguments import whole_number
 from posttrain.core.artifacts import get_or_build
-from posttrain.core.judges.rules import RuleJudge
 from posttrain.core.seeds import base_seed
 from posttrain.core.storage.files import write_json_atomic
 from posttrain.dpo.alignment.sampling import sample_answers
@@ -27,10 +22,9 @@ from posttrain.dpo.alignment.start import (
     everyday_start,
     model_with,
 )
-from posttrain.dpo.data.building import BuiltPairs, by_editing, by_judge, by_rule, gather
+from posttrain.dpo.data.building import by_editing, by_rule, gather
 from posttrain.dpo.data.pair_formats import PairRow
-from posttrain.dpo.data.persona import is_finished, to_last_sentence
-from posttrain.dpo.data.persona_edits import same_length
+from posttrain.dpo.data.persona import to_last_sentence
 from posttrain.dpo.data.prompts import everyday_prompts
 from posttrain.sft.presets import dtype_of
 from posttrain.sft.training.evaluation import tokenizer_of
@@ -39,7 +33,6 @@ SAMPLES = 4
 """Answers to each question."""
 
 _TOP_P = 0.95
-_REPEATS_BAND = 0.03  # a difference in new words that is a tie still
 _VALIDATION_SHARE = 0.12  # of the questions
 
 
@@ -107,11 +100,10 @@ def sampled_answers(prompts: int, seed: int | None = None) -> dict[str, list[str
 
 
 def persona_pairs(count: int = 300, prompts: int = 260, seed: int | None = None) -> PairSet:
-    """Build pairs in three ways, out of the start's own answers.
+    """Build pairs by the persona's rules and by edits, out of the start's own answers.
 
-    A third of the pairs are the two answers that the persona's rules rate most differently, and
-    a third are those of which one repeats itself least. The others are one answer, edited into
-    the persona and out of it again. Where a builder makes too few, the others fill up.
+    Half of the pairs are two answers as they were drawn. The other half are one answer, edited
+    into the persona and out of it again. Where one builder makes too few the other fills up.
 
     Args:
         count: Pairs to train on.
@@ -137,9 +129,6 @@ def persona_pairs(count: int = 300, prompts: int = 260, seed: int | None = None)
     for part in (parts[:-held_out], parts[-held_out:]):
         built = {
             "by rule": gather(by_rule(question, texts) for question, texts in part),
-            "by a judge of repeats": gather(
-                by_repeats(question, texts) for question, texts in part
-            ),
             "by editing": gather(
                 by_editing(question, text, seed=place)
                 for question, texts in part
@@ -165,53 +154,9 @@ def persona_pairs(count: int = 300, prompts: int = 260, seed: int | None = None)
     return PairSet(train, validation, made, left_out)
 
 
-def new_words(question: str, answer: str) -> float:
-    """Return the share of an answer's words that it has not used before.
-
-    Args:
-        question: What was asked; it plays no part.
-        answer: An answer.
-
-    Returns:
-        From 0 to 1; small models go round in circles, and then it is low.
-
-    Chapter: dpo/alignment.
-    """
-    words = re.findall(r"[a-z']+", answer.lower())
-    return len(set(words)) / len(words) if words else 0.0
-
-
-def by_repeats(question: str, texts: Sequence[str]) -> BuiltPairs:
-    """Let a judge of repeats compare the two answers that differ most in new words.
-
-    Args:
-        question: What was asked.
-        texts: Answers to it.
-
-    Returns:
-        One pair of nearly equal lengths, or none and why.
-
-    Chapter: dpo/alignment.
-    """
-    found = [
-        (a, b) for a, b in combinations(dict.fromkeys(texts), 2)
-        if a and b and is_finished(a) and is_finished(b) and same_length(a, b)
-    ]  # fmt: skip
-    if not found:
-        return BuiltPairs([], Counter({"lengths differ": 1}))
-
-    def gap(pair: tuple[str, str]) -> float:
-        return abs(new_words(question, pair[0]) - new_words(question, pair[1]))
-
-    judge = RuleJudge(new_words, tie_band=_REPEATS_BAND)
-    return by_judge(
-        question, *max(found, key=gap), lambda _, a, b: judge.judge(question, a, b).winner
-    )
-
-
 def _mixed(built: dict[str, list[PairRow]], count: int) -> list[PairRow]:
-    """Take a third of the pairs from each builder, or more where another made too few."""
-    each = count // len(built)
-    taken = [pair for pairs in built.values() for pair in pairs[:each]]
-    more = [pair for pairs in reversed(built.values()) for pair in pairs[each:]]
-    return [*taken, *more][:count]
+    """Take half of the pairs from each builder, or more where the other made too few."""
+    first, second = built.values()
+    least = max(count // 2, count - len(second))
+    taken = first[:least]
+    return [*taken, *second[: count - len(taken)]]

@@ -34,9 +34,6 @@ from posttrain.sft.training.run import base_model, train_adapter
 TEMPERATURE = 0.7
 """At 1 a model of this size writes half of its answers in no language."""
 
-START_TEMPERATURE = 0.4
-"""The start is shown answers that are nearer to the model's best."""
-
 START_PROMPTS = 160
 """Questions that the start is trained on: the last of the training questions."""
 
@@ -96,7 +93,7 @@ def everyday_start(seed: int | None = None) -> Start:
     def build(out: Path, scratch: Path) -> dict[str, Any]:
         drawn = sample_answers(
             base_model(EVERYDAY), tokenizer_of(EVERYDAY.model), asked, num_generations=2,
-            temperature=START_TEMPERATURE, seed=seed, progress=True,
+            temperature=TEMPERATURE, seed=seed, progress=True,
         )  # fmt: skip
         rows: list[Any] = [
             {"messages": [
