@@ -19,7 +19,7 @@ from posttrain.dpo.data.tokenizing import EncodedPair
 from posttrain.dpo.presets import DPOPreset
 from posttrain.dpo.runs.checks import check_pair_engine, check_pair_outcome, check_run_pairs
 from posttrain.dpo.runs.settings import trainer_preset
-from posttrain.dpo.runs.watching import PairLog, open_log
+from posttrain.dpo.runs.watching import PairLog, measured, open_log
 from posttrain.dpo.training.dpo_run import PairMetrics, train_pairs
 from posttrain.pretraining.model.gpt import GPT
 from posttrain.pretraining.sampling.filters import SamplingParams
@@ -161,7 +161,7 @@ class _Shown:
     def evaluation(self, model: GPT, step: int, found: PairMetrics) -> None:
         """Show an evaluation, and the answers before the first step."""
         log = self._opened(step)
-        log.pair_evaluation(step, vars(found))
+        log.pair_evaluation(step, measured(found))
         if step == 0 and self._watching.due(0, self._preset.training.max_steps):
             log.samples(0, self._answers(model))
 

@@ -59,8 +59,8 @@ class PairLog(RunLog):
 
     def _write(self, event: str, step: int, numbers: Mapping[str, float]) -> None:
         if self._found is not None:
-            more = {name: value for name, value in vars(self._found).items() if name != "loss"}
-            numbers = {**numbers, **more}
+            more = measured(self._found)
+            numbers = {**more, **numbers}
         super()._write(event, step, numbers)
 
     def _say(self, line: str) -> None:
@@ -75,6 +75,20 @@ class PairLog(RunLog):
                 f"{margin:+.3f}  log-probability {chosen:.1f} chosen, {rejected:.1f} rejected"
             )
         super()._say(line)
+
+
+def measured(found: PairMetrics) -> dict[str, float]:
+    """List what was measured, by name; what was not measured is left out.
+
+    Args:
+        found: The metrics.
+
+    Returns:
+        Numbers only.
+
+    Chapter: dpo/alignment.
+    """
+    return {name: value for name, value in vars(found).items() if value is not None}
 
 
 def open_log(watching: Watching, preset: DPOPreset, start: int = 0) -> PairLog:
