@@ -76,8 +76,11 @@ class _Prepared(Protocol):
         """Say what will be done."""
 
 
-class _Finished(Protocol):
-    """What is left of a run, of any stage."""
+class Finished(Protocol):
+    """What is left of a run, of any stage.
+
+    Chapter: sft/your_model.
+    """
 
     def lines(self) -> list[str]:
         """Say what came out."""
@@ -86,7 +89,7 @@ class _Finished(Protocol):
 def run_command(
     stage: str,
     prepare: Callable[[bool], PreparedT],
-    execute: Callable[..., _Finished],
+    execute: Callable[..., Finished],
     identity: Callable[[PreparedT], dict[str, Any]],
     out: Path | None,
     *,
