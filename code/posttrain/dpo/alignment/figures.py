@@ -111,7 +111,7 @@ def rates_figure(
     ax.axvline(0.5, color=INK, linewidth=0.9, alpha=0.5)
     ax.set_yticks([-place for place in range(len(opponents))], opponents)
     ax.set(xlabel="win-rate", xlim=(0, 1), ylim=(-len(opponents) + 0.4, 0.6))
-    ax.legend(loc="lower left")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     text = "; ".join(
         f"against {opponent} " + ", ".join(f"{r.value:.0%} {kind}" for kind, r in kinds.items())
         for opponent, kinds in rates.items()
